@@ -1,0 +1,1 @@
+//! A Socket.IO server engine: shards, HTTP, TLS and the public API.

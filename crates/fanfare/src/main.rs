@@ -1,0 +1,3 @@
+//! Real-time server for jobs, agents and workflows, for stock Socket.IO clients.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Socket.IO packets, text and msgpack, without I/O.
