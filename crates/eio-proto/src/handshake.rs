@@ -99,6 +99,25 @@ impl HandshakeFault {
     }
 }
 
+/// The JSON body of [`HandshakeFault::Forbidden`] with the application's own words in the place of the table's.
+pub fn forbidden_body(message: &str) -> Vec<u8> {
+    let mut body = br#"{"code":4,"message":""#.to_vec();
+    for byte in message.bytes() {
+        match byte {
+            b'"' | b'\\' => body.extend_from_slice(&[b'\\', byte]),
+            0..=0x1F => body.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => body.push(byte),
+        }
+    }
+    body.extend_from_slice(b"\"}");
+    body
+}
+
+/// Whether an `Origin` header holds only what belongs into a header: tabs, visible ASCII, spaces and bytes above 0x7F.
+pub fn is_legal_origin(origin: &[u8]) -> bool {
+    origin.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7E | 0x80..))
+}
+
 impl fmt::Display for HandshakeFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.context() {
@@ -130,7 +149,7 @@ pub struct HandshakeRequest<'a> {
     pub method: Method,
     /// It asks, validly, to become a WebSocket.
     pub is_websocket_upgrade: bool,
-    /// There is no `Origin` header, or it holds only visible ASCII, tabs, spaces and bytes above 0x7F.
+    /// There is no `Origin` header, or it passes [`is_legal_origin`].
     pub has_legal_origin: bool,
 }
 
@@ -192,27 +211,28 @@ pub fn verify(
     if !has_legal_origin {
         return Err(HandshakeFault::InvalidOrigin);
     }
-    let names_upgrade = transport == TransportKind::WebSocket;
     if let Some(sid) = &query.sid {
         let session = session_of(sid).ok_or(HandshakeFault::SessionUnknown)?;
-        let fits = if is_websocket_upgrade { names_upgrade } else { transport == session.transport };
-        if !fits {
-            return Err(HandshakeFault::TransportMismatch);
-        }
+        let admission = match (is_websocket_upgrade, transport, session.transport) {
+            // Whatever the session is on: it refuses a needless upgrade itself.
+            (true, TransportKind::WebSocket, _) => Admission::Upgrade,
+            (false, TransportKind::Polling, TransportKind::Polling) => Admission::Poll,
+            // A plain request for a WebSocket session never fits, by whatever name.
+            (true, TransportKind::Polling, _)
+            | (false, TransportKind::WebSocket, _)
+            | (false, TransportKind::Polling, TransportKind::WebSocket) => {
+                return Err(HandshakeFault::TransportMismatch);
+            }
+        };
         if query.revision != session.revision {
             return Err(HandshakeFault::ProtocolMismatch);
         }
-        return match (is_websocket_upgrade, transport) {
-            (true, _) => Ok(Admission::Upgrade),
-            (false, TransportKind::Polling) => Ok(Admission::Poll),
-            // A plain request that names a WebSocket session fits it by name only: there is nothing to answer with.
-            (false, TransportKind::WebSocket) => Err(HandshakeFault::TransportMismatch),
-        };
+        return Ok(admission);
     }
     if method != Method::Get {
         return Err(HandshakeFault::BadMethod);
     }
-    if names_upgrade != is_websocket_upgrade {
+    if is_websocket_upgrade != (transport == TransportKind::WebSocket) {
         return Err(HandshakeFault::TransportHandshake);
     }
     if !is_allowed() {

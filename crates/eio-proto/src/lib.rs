@@ -17,7 +17,10 @@ mod sid;
 mod transport;
 
 pub use fingerprint::{HandshakeTraits, looks_like_javascript};
-pub use handshake::{Admission, HandshakeFault, HandshakeRequest, Method, Policy, SessionState, verify};
+pub use handshake::{
+    Admission, HandshakeFault, HandshakeRequest, Method, Policy, SessionState, forbidden_body,
+    is_legal_origin, verify,
+};
 pub use open::{Open, encode_open};
 pub use packet::{
     Data, Packet, PacketFault, decode_binary_v3, decode_text, decode_text_v3, encode_binary_v3, encode_text,

@@ -2,7 +2,7 @@
 
 use eio_proto::{
     Admission, HandshakeFault, HandshakeRequest, HandshakeTraits, Method, Policy, Query, Revision,
-    SessionState, TransportKind, looks_like_javascript, verify,
+    SessionState, TransportKind, forbidden_body, is_legal_origin, looks_like_javascript, verify,
 };
 
 const POLICY: Policy = Policy { allows_polling: true, allows_websocket: true, allows_v3: false };
@@ -108,6 +108,21 @@ fn error_table_is_the_wire_format() {
         let shown = context.map_or(message.to_owned(), |context| format!("{message} ({context})"));
         assert_eq!(fault.to_string(), shown);
     }
+}
+
+#[test]
+fn refusals_in_the_applications_words_are_valid_json() {
+    assert_eq!(
+        forbidden_body("no \"entry\" \\ é\n"),
+        r#"{"code":4,"message":"no \"entry\" \\ é\u000a"}"#.as_bytes()
+    );
+    assert_eq!(forbidden_body("Forbidden"), HandshakeFault::Forbidden.body());
+}
+
+#[test]
+fn origins_with_control_bytes_are_illegal() {
+    assert!(is_legal_origin(b"") && is_legal_origin("https://\té.example".as_bytes()));
+    assert!(!is_legal_origin(b"https://a\x00") && !is_legal_origin(b"\x7F") && !is_legal_origin(b"a\r\nb"));
 }
 
 /// A handshake: query, `User-Agent`, whether extensions were offered, and what it should be taken for.

@@ -1,7 +1,11 @@
 //! permessage-deflate from the outside: the examples of RFC 7692 §7.2.3, round trips, damage and bombs.
 
+use flate2::{Decompress, FlushDecompress};
 use proptest::prelude::*;
-use ws_proto::{Decoder, Deflater, Fault, Inflater, Message, OpCode, Rules, Step, encode_header, mask};
+use ws_proto::{
+    Decoder, Deflater, Fault, Inflater, Message, OpCode, Rules, Step, deflate::WINDOW_BITS, encode_header,
+    mask,
+};
 
 #[test]
 fn examples_of_the_rfc_inflate_to_hello() {
@@ -44,6 +48,38 @@ fn bomb_is_refused_after_one_chunk_beyond_the_limit() {
         panic!("a bomb passed");
     };
     assert!((100_001..=100_000 + 2 * 16 * 1024).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn deflater_never_looks_back_beyond_its_window() {
+    // Noise that repeats only at distances that a window of 4 KiB just holds, and just does not hold.
+    let mut seed = 1_u32;
+    let mut noise = |len| -> Vec<u8> {
+        let mut step = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 24) as u8
+        };
+        (0..len).map(|_| step()).collect()
+    };
+    for distance in [3000, 4096, 5000, 20_000] {
+        let message = noise(distance).repeat(3);
+        for level in 1..=9 {
+            let mut packed = Vec::new();
+            Deflater::with_level(level).compress(&message, &mut packed);
+            packed.extend_from_slice(&[0, 0, 0xFF, 0xFF]);
+            // Pieces of output far below the window's size, so that everything older comes from the window.
+            let mut narrow = Decompress::new_with_window_bits(false, WINDOW_BITS);
+            let (mut piece, mut whole) = ([0; 64], Vec::new());
+            while whole.len() < message.len() {
+                let (read, written) = (narrow.total_in() as usize, narrow.total_out());
+                narrow.decompress(&packed[read..], &mut piece, FlushDecompress::None).unwrap();
+                let len = (narrow.total_out() - written) as usize;
+                assert_ne!(len, 0, "distance {distance}, level {level}");
+                whole.extend_from_slice(&piece[..len]);
+            }
+            assert!(whole == message, "distance {distance}, level {level}");
+        }
+    }
 }
 
 #[test]
