@@ -72,7 +72,7 @@ impl Decoder {
                 // Sliced again from `buf`, because what `rest` borrows would have to outlive this branch.
                 let payload = &mut buf[6..6 + len];
                 mask(key, payload);
-                let text = str::from_utf8(payload).map_err(|_| Fault::BadUtf8)?;
+                let text = simdutf8::basic::from_utf8(payload).map_err(|_| Fault::BadUtf8)?;
                 return Ok(Step::Frame { used: 6 + len, message: Some(Message::Text(text)) });
             }
         }
@@ -195,7 +195,7 @@ impl Decoder {
 #[inline]
 fn data_message(is_text: bool, payload: &[u8]) -> Result<Message<'_>, Fault> {
     if is_text {
-        str::from_utf8(payload).map(Message::Text).map_err(|_| Fault::BadUtf8)
+        simdutf8::basic::from_utf8(payload).map(Message::Text).map_err(|_| Fault::BadUtf8)
     } else {
         Ok(Message::Binary(payload))
     }
