@@ -16,11 +16,11 @@ pub struct HandshakeTraits<'a> {
 /// Whether the peer looks like a JavaScript Socket.IO client, which understands connection state recovery: it keeps the offset
 /// that is appended to events and sends it back, while in other libraries handlers with fixed parameters fail on it.
 ///
-/// The signs, in handshakes of the real clients (see the table in the tests): JavaScript puts custom keys first, then `EIO`,
+/// The signs: JavaScript puts custom keys first, then `EIO`,
 /// `transport` and `t` side by side; `t` is eight base-36 digits or, in older versions, a text of seven in base 64; it needs
-/// no `User-Agent`, but where it cannot set one it is the browser's; its WebSockets offer compression. Versions before 4.3 say
-/// `b64=1` in Node and know no recovery; on a bare WebSocket they look like the later ones, which does no harm, because a
-/// JavaScript listener ignores an argument too many.
+/// no `User-Agent`, but where it cannot set one it is the browser's; its WebSockets offer compression. Versions 3.0
+/// to 4.2 say `b64=1` in Node and know no recovery. Elsewhere old versions look like later ones, which does no harm, because
+/// a JavaScript listener ignores an argument too many. The tests hold what real clients sent.
 pub fn looks_like_javascript(traits: &HandshakeTraits<'_>) -> bool {
     let HandshakeTraits { query, user_agent, offers_extensions } = *traits;
     let is_browser = user_agent.is_some_and(|agent| agent.starts_with("Mozilla/"));

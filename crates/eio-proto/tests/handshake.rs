@@ -144,9 +144,9 @@ const CAPTURED: &[Sample] = &[
     ("transport=websocket&EIO=4&t=1795258657.3657522", Some("Python/3.11 aiohttp/3.14.5"), false, false),
 ];
 
-/// Handshakes put together from what is known of the other clients.
+/// Handshakes put together from descriptions of the other clients, not captured.
 const DESCRIBED: &[Sample] = &[
-    // Browsers, new and before 4.8; Safari through an old proxy that drops extensions.
+    // Browsers, from 4.8 on and before; a WebSocket whose extensions a proxy dropped.
     (
         "EIO=4&transport=polling&t=amzpb5z2",
         Some("Mozilla/5.0 (X11; Linux x86_64) Firefox/145.0"),

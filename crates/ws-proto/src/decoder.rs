@@ -55,7 +55,7 @@ impl Decoder {
     /// The peer's [`Fault`]. A length above the limit is refused from the header alone, before the body arrives.
     ///
     /// Spec: RFC 6455 §5, RFC 7692 §6.
-    /// Deviation: a length written in more bytes than it needs is accepted (RFC 6455 §5.2 forbids it), as other servers do.
+    /// Deviation: a length written in more bytes than it needs is accepted (RFC 6455 §5.2 forbids it): it is unambiguous, and the limits hold.
     #[inline]
     pub fn decode<'a>(
         &'a mut self,

@@ -116,6 +116,25 @@ fn compressed_messages_pass_the_decoder_whole_and_in_fragments() {
 }
 
 #[test]
+fn message_that_grows_by_compression_may_still_have_the_whole_limit() {
+    // Noise from an encoder with little memory: stored blocks of 100 bytes, 5 bytes each on top.
+    let mut packed = Vec::new();
+    for _ in 0..1000 {
+        packed.extend_from_slice(&[0x00, 100, 0, !100, 0xFF]);
+        packed.extend_from_slice(&[7; 100]);
+    }
+    packed.push(0);
+    let rules = Rules { message_bytes_max: 100_000, ..Rules::default() };
+    let mut frame = Vec::new();
+    encode_header(&mut frame, OpCode::Binary, true, true, packed.len(), Some([0; 4]));
+    frame.extend_from_slice(&packed);
+    let (used, mut inflater) = (frame.len(), Inflater::default());
+    let mut decoder = Decoder::default();
+    let step = decoder.decode(&mut frame, &rules, Some(&mut inflater));
+    assert_eq!(step, Ok(Step::Frame { used, message: Some(Message::Binary(&[7; 100_000])) }));
+}
+
+#[test]
 fn text_that_inflates_to_other_than_utf8_is_refused() {
     let mut frame = Vec::new();
     let mut packed = Vec::new();

@@ -13,8 +13,8 @@ pub use negotiation::{Agreement, OFFER, UnacceptableAnswer, accept, negotiate};
 
 /// The window, as a power of two, that a [`Deflater`] never looks back beyond.
 ///
-/// 12 (4 KiB) and not 15, because a client may demand a smaller window, as Python's `websockets` does with 12, and one
-/// compressed broadcast has to suit every member. Offers that demand less are declined.
+/// 12 (4 KiB) and not 15, because a client may demand a smaller window, and one compressed broadcast has to suit every member.
+/// Messages up to 4 KiB come out the same; longer JSON grows by some 1 to 13 %. Offers that demand less are declined.
 pub const WINDOW_BITS: u8 = 12;
 
 /// What ends every flushed block and is left out on the wire (RFC 7692 §7.2.1).
