@@ -1,0 +1,439 @@
+//! Events that leave: to one socket, to rooms, to a namespace; and the answers to events that came.
+//! Does not know transports. Invariant: one emit is encoded at most twice, with and without a recovery offset,
+//! however many get it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use eio_proto::Sid;
+use sio_proto::{Body, Parser};
+
+use crate::ack::AckToken;
+use crate::connect::slot_of;
+use crate::message::Message;
+use crate::moment::Moment;
+use crate::recovery::Scope;
+use crate::room::{Member, NamespaceIndex};
+use crate::session::{SessionKey, Transport};
+use crate::shard::Shard;
+use crate::socket::SocketKey;
+
+/// Whom a broadcast is for. SIO5 "Rooms".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The namespace.
+    pub namespace: Box<str>,
+    /// The union of these rooms; everyone in the namespace if empty. A socket's id is a room.
+    pub rooms: Vec<Box<str>>,
+    /// Nobody who is in one of these.
+    pub except: Vec<Box<str>>,
+}
+
+/// How an emit is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Skip recipients whose transport cannot take it right now; never replayed.
+    pub volatile: bool,
+    /// Never compress.
+    pub uncompressed: bool,
+}
+
+/// Asks recipients of an emit to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AckRequest {
+    /// The driver's name for it.
+    pub token: AckToken,
+    /// How long to wait; `None`: until the socket is gone.
+    pub timeout: Option<Duration>,
+}
+
+/// Why an emit to one socket could not be queued. The caller's fault, or a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmitFault {
+    /// The socket is not connected (any more).
+    NotConnected,
+    /// The peer owes [`Config::acks_per_socket_max`](crate::Config::acks_per_socket_max) acks already.
+    TooManyAcks {
+        /// The limit.
+        max: u32,
+    },
+}
+
+impl std::fmt::Display for EmitFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            EmitFault::NotConnected => f.write_str("the socket is not connected"),
+            EmitFault::TooManyAcks { max } => {
+                write!(f, "the peer owes acks_per_socket_max of {max} acks already")
+            }
+        }
+    }
+}
+
+impl std::error::Error for EmitFault {}
+
+/// One event on its way out, encoded when and as needed.
+struct Encoding<'a> {
+    namespace: Rc<str>,
+    body: &'a Body,
+    ack_id: Option<u64>,
+    compress: bool,
+    offset: Option<u64>,
+    plain: Option<Rc<Message>>,
+    with_offset: Option<Rc<Message>>,
+}
+
+impl Shard {
+    /// Sends an event to one socket. With recovery on it is kept for replay, unless it is volatile or wants an ack.
+    ///
+    /// # Errors
+    /// See [`EmitFault`].
+    pub fn emit(
+        &mut self,
+        now: Moment,
+        socket: SocketKey,
+        body: &Body,
+        flags: Flags,
+        ack: Option<AckRequest>,
+    ) -> Result<(), EmitFault> {
+        let Some(entry) = self.sockets.get_mut(socket) else { return Err(EmitFault::NotConnected) };
+        let is_lost = matches!(entry.state, crate::socket::State::Lost { .. });
+        if !entry.is_connected() && !is_lost {
+            return Err(EmitFault::NotConnected);
+        }
+        let (session, namespace, gets_offsets) = (entry.session, entry.namespace, entry.gets_offsets());
+        let is_stored = gets_offsets && !flags.volatile && ack.is_none();
+        if is_lost && !is_stored {
+            return Err(EmitFault::NotConnected);
+        }
+        let ack_id = match ack {
+            Some(request) => {
+                if entry.acks_owed >= self.config.acks_per_socket_max {
+                    return Err(EmitFault::TooManyAcks { max: self.config.acks_per_socket_max });
+                }
+                entry.acks_owed += 1;
+                let deadline = request.timeout.map(|timeout| now + timeout);
+                Some(u64::from(self.acks.begin(request.token, [socket], deadline)))
+            }
+            None => None,
+        };
+        let mut encoding = self.encoding(namespace, body, flags, ack_id);
+        if is_lost {
+            let message = self.encode_with_offset(&mut encoding);
+            self.store(now, Scope::Socket(socket), message);
+            return Ok(());
+        }
+        if flags.volatile && !self.is_writable(session) {
+            self.counters.volatile_dropped += 1;
+            return Ok(());
+        }
+        self.counters.events_out += 1;
+        let message = if gets_offsets {
+            self.encode_with_offset(&mut encoding)
+        } else {
+            self.encode_plain(&mut encoding)
+        };
+        self.push(session, message.clone());
+        if is_stored {
+            self.store(now, Scope::Socket(socket), message);
+        }
+        Ok(())
+    }
+
+    /// Answers an event of a peer that awaits an ack. Nothing happens if the socket has gone. SIO5 "Acknowledgement".
+    pub fn answer(&mut self, socket: SocketKey, ack_id: u64, body: &Body) {
+        let Some(entry) = self.sockets.get(socket).filter(|entry| entry.is_connected()) else { return };
+        let session = entry.session;
+        let name = self.namespace_name(entry.namespace);
+        let parser = self.config.parser;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        let message = match parser {
+            Parser::Json => {
+                scratch.push(b'4');
+                sio_proto::encode_ack(&mut scratch, parser, &name, ack_id, body);
+                Message::text_with(&scratch, &body.attachments, true)
+            }
+            Parser::Msgpack => {
+                sio_proto::encode_ack(&mut scratch, parser, &name, ack_id, body);
+                Message::binary(&scratch, true)
+            }
+        };
+        self.scratch = scratch;
+        self.push(session, message);
+    }
+
+    /// Sends an event to everyone that `target` names here, each once. Answers how many that is. With `ack`, the
+    /// outputs tell of each answer; if nobody is there, nobody will answer and no output comes.
+    pub fn broadcast(
+        &mut self,
+        now: Moment,
+        target: &Target,
+        body: &Body,
+        flags: Flags,
+        ack: Option<AckRequest>,
+    ) -> usize {
+        let Some(&namespace) = self.namespace_names.get(&*target.namespace) else { return 0 };
+        let members = self.select(namespace, target);
+        let mut sent = 0;
+        let ack_id = ack.and_then(|request| self.begin_broadcast_ack(now, &members, request));
+        if ack.is_some() && ack_id.is_none() {
+            self.return_selection(members);
+            return 0;
+        }
+        let mut encoding = self.encoding(namespace, body, flags, ack_id);
+        let mut is_recoverable_for_any = false;
+        for &member in &members {
+            is_recoverable_for_any |= member.gets_offsets();
+            let Some(session) = member.session() else { continue };
+            let message = match (member.gets_offsets(), &encoding.plain, &encoding.with_offset) {
+                (false, Some(message), _) | (true, _, Some(message)) => message.clone(),
+                (false, None, _) => self.encode_plain(&mut encoding),
+                (true, _, None) => self.encode_with_offset(&mut encoding),
+            };
+            if flags.volatile && !self.sessions.key_at(session).is_some_and(|key| self.is_writable(key)) {
+                self.counters.volatile_dropped += 1;
+                continue;
+            }
+            sent += 1;
+            self.push_slot(session, message);
+        }
+        self.counters.events_out += sent as u64;
+        if is_recoverable_for_any && !flags.volatile && ack.is_none() && self.log.is_some() {
+            let message = self.encode_with_offset(&mut encoding);
+            let scope = Scope::Rooms {
+                namespace,
+                rooms: target.rooms.iter().cloned().collect(),
+                except: target.except.iter().cloned().collect(),
+            };
+            self.store(now, scope, message);
+        }
+        self.return_selection(members);
+        sent
+    }
+
+    /// Begins to wait for the acks of a broadcast. `None` if nobody gets it.
+    fn begin_broadcast_ack(&mut self, now: Moment, members: &[Member], request: AckRequest) -> Option<u64> {
+        let sockets: Vec<SocketKey> = members
+            .iter()
+            .filter(|member| member.session().is_some())
+            .filter_map(|member| self.sockets.key_at(member.socket))
+            .collect();
+        if sockets.is_empty() {
+            return None;
+        }
+        for &socket in &sockets {
+            if let Some(entry) = self.sockets.get_mut(socket) {
+                entry.acks_owed += 1;
+            }
+        }
+        let deadline = request.timeout.map(|timeout| now + timeout);
+        Some(u64::from(self.acks.begin(request.token, sockets, deadline)))
+    }
+
+    /// The connected sockets that `target` names here.
+    pub fn find(&mut self, target: &Target) -> Vec<SocketKey> {
+        let Some(&namespace) = self.namespace_names.get(&*target.namespace) else { return Vec::new() };
+        let members = self.select(namespace, target);
+        let found = members
+            .iter()
+            .filter(|member| member.session().is_some())
+            .filter_map(|member| self.sockets.key_at(member.socket))
+            .collect();
+        self.return_selection(members);
+        found
+    }
+
+    /// The members that a target names, each once, lost ones included.
+    fn select(&mut self, namespace: NamespaceIndex, target: &Target) -> Vec<Member> {
+        let mut members = std::mem::take(&mut self.selection);
+        members.clear();
+        let needs_marks = target.rooms.len() > 1 || !target.except.is_empty();
+        if needs_marks {
+            self.next_mark();
+            for name in &target.except {
+                if let Some(socket) = self.find_by_sid(namespace, name) {
+                    self.mark_socket(slot_of(socket));
+                } else if let Some(room) = self.rooms.find(namespace, name) {
+                    for member in &self.rooms.room(room).members {
+                        if let Some(socket) = self.sockets.at_mut(member.socket) {
+                            socket.mark = self.mark;
+                        }
+                    }
+                }
+            }
+        }
+        if target.rooms.is_empty() {
+            let everyone = self.namespace(namespace).everyone;
+            members.extend_from_slice(&self.rooms.room(everyone).members);
+        }
+        for name in &target.rooms {
+            if let Some(socket) = self.find_by_sid(namespace, name) {
+                if let Some(entry) = self.sockets.get(socket) {
+                    members.push(crate::connect::member_of(socket, entry));
+                }
+            } else if let Some(room) = self.rooms.find(namespace, name) {
+                members.extend_from_slice(&self.rooms.room(room).members);
+            }
+        }
+        if needs_marks {
+            let mark = self.mark;
+            members.retain(|member| match self.sockets.at_mut(member.socket) {
+                Some(socket) if socket.mark != mark => {
+                    socket.mark = mark;
+                    true
+                }
+                _ => false,
+            });
+        }
+        members
+    }
+
+    /// Gives the list of [`Shard::select`] back for reuse.
+    fn return_selection(&mut self, members: Vec<Member>) {
+        // A list of 65,536 members is half a MiB: kept for the next broadcast of that size.
+        if members.capacity() <= 65_536 {
+            self.selection = members;
+        }
+    }
+
+    fn next_mark(&mut self) {
+        self.mark = self.mark.wrapping_add(1);
+        if self.mark == 0 {
+            // Once in 2^32 broadcasts the marks of old ones would come round again.
+            let slots: Vec<u32> = self.sockets.iter().map(|(key, _)| slot_of(key)).collect();
+            for slot in slots {
+                self.mark_socket(slot);
+            }
+            self.mark = 1;
+        }
+    }
+
+    fn mark_socket(&mut self, slot: u32) {
+        let mark = self.mark;
+        if let Some(socket) = self.sockets.at_mut(slot) {
+            socket.mark = mark;
+        }
+    }
+
+    /// The socket of a namespace whose public id is `name`: ids name their slot, so there is no map of them.
+    fn find_by_sid(&self, namespace: NamespaceIndex, name: &str) -> Option<SocketKey> {
+        if name.len() != 20 {
+            return None;
+        }
+        let sid = Sid::parse(name)?;
+        let slot = match self.slot_of(sid) {
+            Some(slot) if self.sockets.at(slot).is_some_and(|socket| socket.sid == sid) => slot,
+            _ => *self.adopted.get(&sid)?,
+        };
+        let socket = self.sockets.at(slot)?;
+        let is_in =
+            socket.namespace == namespace && !matches!(socket.state, crate::socket::State::Connecting(_));
+        if is_in { self.sockets.key_at(slot) } else { None }
+    }
+
+    /// Whether a volatile event would leave at once.
+    fn is_writable(&self, session: SessionKey) -> bool {
+        let Some(entry) = self.sessions.get(session) else { return false };
+        match &entry.transport {
+            Transport::WebSocket(link) => self.links.get(*link).is_some_and(|link| !link.is_blocked),
+            Transport::Polling(poll) => poll.get.is_some(),
+            Transport::Probing(probe) => probe.poll.get.is_some(),
+            Transport::Closing(_) => false,
+        }
+    }
+
+    /// [`Shard::push`] for a session known by its slot.
+    #[inline]
+    fn push_slot(&mut self, slot: u32, message: Rc<Message>) {
+        let Some(entry) = self.sessions.at_mut(slot) else { return };
+        let is_over = entry.outbox.bytes() > self.config.outbox_bytes_max;
+        entry.outbox.push(message, &mut self.rings);
+        if !entry.is_dirty || is_over {
+            let was_dirty = std::mem::replace(&mut entry.is_dirty, true);
+            let Some(key) = self.sessions.key_at(slot) else { return };
+            if !was_dirty {
+                self.dirty_sessions.push(key);
+            }
+            if is_over {
+                self.overfull.push(key);
+            }
+        }
+    }
+
+    fn encoding<'a>(
+        &self,
+        namespace: NamespaceIndex,
+        body: &'a Body,
+        flags: Flags,
+        ack_id: Option<u64>,
+    ) -> Encoding<'a> {
+        // A volatile event repeats the newest offset: whatever its last argument is, the peer does not take it for
+        // an offset, and loses nothing when it comes back.
+        let offset = match (&self.log, ack_id) {
+            (Some(log), None) if flags.volatile => Some(log.next_seq() - 1),
+            (Some(log), None) => Some(log.next_seq()),
+            (Some(_), Some(_)) | (None, _) => None,
+        };
+        Encoding {
+            namespace: self.namespace_name(namespace),
+            body,
+            ack_id,
+            compress: !flags.uncompressed,
+            offset,
+            plain: None,
+            with_offset: None,
+        }
+    }
+
+    fn encode_plain(&mut self, encoding: &mut Encoding<'_>) -> Rc<Message> {
+        if let Some(message) = &encoding.plain {
+            return message.clone();
+        }
+        let message = self.encode_event(encoding, None);
+        encoding.plain.insert(message).clone()
+    }
+
+    fn encode_with_offset(&mut self, encoding: &mut Encoding<'_>) -> Rc<Message> {
+        if let Some(message) = &encoding.with_offset {
+            return message.clone();
+        }
+        let mut offset = std::mem::take(&mut self.offset_scratch);
+        let message = match (&self.log, encoding.offset) {
+            (Some(log), Some(seq)) => {
+                log.write_offset(seq, &mut offset);
+                self.encode_event(encoding, Some(&offset))
+            }
+            _ => self.encode_event(encoding, None),
+        };
+        self.offset_scratch = offset;
+        encoding.with_offset.insert(message).clone()
+    }
+
+    fn encode_event(&mut self, encoding: &Encoding<'_>, offset: Option<&str>) -> Rc<Message> {
+        let parser = self.config.parser;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        if parser == Parser::Json {
+            scratch.push(b'4');
+        }
+        let Encoding { namespace, body, ack_id, compress, .. } = encoding;
+        sio_proto::encode_event(&mut scratch, parser, namespace, *ack_id, body, offset);
+        let message = match parser {
+            Parser::Json => Message::text_with(&scratch, &body.attachments, *compress),
+            Parser::Msgpack => Message::binary(&scratch, *compress),
+        };
+        // One huge event must not leave its size behind.
+        if scratch.capacity() > 1 << 20 {
+            scratch = Vec::new();
+        }
+        self.scratch = scratch;
+        message
+    }
+
+    fn store(&mut self, now: Moment, scope: Scope, message: Rc<Message>) {
+        if let Some(log) = &mut self.log {
+            log.append(now, scope, message);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Deadlines: heartbeats, time-outs of connecting, upgrading and closing, acks, and lost sockets.
+//! Invariant: whatever is overdue is done at the next call, in the order of sessions' ticks.
+
+use eio_proto::{Packet, Revision};
+
+use crate::close::Goodbye;
+use crate::moment::Moment;
+use crate::output::Pending;
+use crate::reason::Reason;
+use crate::session::{Heartbeat, SessionKey, Transport};
+use crate::shard::Shard;
+use crate::socket::State;
+
+impl Shard {
+    /// When [`Shard::handle_deadline`] next has something to do. Coarse: within a 256th of the ping interval.
+    #[must_use]
+    pub fn poll_deadline(&self) -> Option<Moment> {
+        let lost = self.lost.first().map(|&(at, _)| at);
+        [self.wheel.next(), self.acks.next(), lost].into_iter().flatten().min()
+    }
+
+    /// Does everything that is due by `now`.
+    pub fn handle_deadline(&mut self, now: Moment) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(now, &mut due);
+        for (tick, session) in due.drain(..) {
+            let Some(entry) = self.sessions.get_mut(session) else { continue };
+            if entry.timer_tick != tick {
+                continue;
+            }
+            entry.timer_tick = 0;
+            self.check_deadline(now, session);
+            self.schedule(session);
+        }
+        self.due = due;
+
+        while let Some((token, missing)) = self.acks.expire(now) {
+            for &socket in &missing {
+                if let Some(socket) = self.sockets.get_mut(socket) {
+                    socket.acks_owed = socket.acks_owed.saturating_sub(1);
+                }
+            }
+            self.push_output(Pending::AckTimeout { token, missing });
+        }
+        while let Some(&(at, socket)) = self.lost.first()
+            && at <= now
+        {
+            self.lost.pop_first();
+            let is_due = self
+                .sockets
+                .get(socket)
+                .is_some_and(|socket| matches!(socket.state, State::Lost { until } if until == at));
+            if is_due {
+                self.forget_socket(socket);
+            }
+        }
+        if let Some(log) = &mut self.log {
+            log.prune(now);
+        }
+    }
+
+    /// Makes sure that the wheel fires for a session no later than its next deadline.
+    pub(crate) fn schedule(&mut self, session: SessionKey) {
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        let tick = self.wheel.tick_of(entry.deadline());
+        // An entry that fires earlier looks again by itself.
+        if entry.timer_tick != 0 && entry.timer_tick <= tick {
+            return;
+        }
+        entry.timer_tick = self.wheel.schedule(tick, session);
+    }
+
+    /// Does whatever is overdue for one session.
+    pub(crate) fn check_deadline(&mut self, now: Moment, session: SessionKey) {
+        let Some(entry) = self.sessions.get(session) else { return };
+        if entry.deadline() > now {
+            return;
+        }
+        match &entry.transport {
+            Transport::Closing(_) => return self.remove_session(session),
+            Transport::Probing(probe) => {
+                let link = probe.link;
+                if probe.until <= now {
+                    self.abandon_probe(session, link);
+                } else if probe.noop_at.is_some_and(|at| at <= now) {
+                    self.send_noop(now, session);
+                }
+            }
+            Transport::Polling(_) | Transport::WebSocket(_) => {}
+        }
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        if entry.connect_by.is_some_and(|at| at <= now) {
+            self.counters.connect_timeouts += 1;
+            return self.close_session(now, session, Reason::ForcedClose, Goodbye::Prompt);
+        }
+        match entry.heartbeat {
+            Heartbeat::PingDue { at } if at <= now => {
+                // Counted from when the ping was due, not from when a coarse wheel sent it.
+                let pong_due = at + self.config.ping_timeout;
+                if pong_due <= now {
+                    return self.end_silent(now, session);
+                }
+                entry.heartbeat = Heartbeat::PongDue { at: pong_due, extended: false };
+                let ping = self.canned.ping.clone();
+                self.push(session, ping);
+            }
+            Heartbeat::PongDue { at, .. } | Heartbeat::PeerPingDue { at } if at <= now => {
+                self.end_silent(now, session);
+            }
+            Heartbeat::PingDue { .. } | Heartbeat::PongDue { .. } | Heartbeat::PeerPingDue { .. } => {}
+        }
+    }
+
+    fn end_silent(&mut self, now: Moment, session: SessionKey) {
+        self.counters.ping_timeouts += 1;
+        self.close_session(now, session, Reason::PingTimeout, Goodbye::Prompt);
+    }
+
+    /// What any packet does for the heartbeat. EIO4 "Heartbeat".
+    #[inline]
+    pub(crate) fn note_packet(&mut self, now: Moment, session: SessionKey, packet: &Packet<'_>) {
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        match (packet, entry.heartbeat) {
+            (Packet::Pong(_), Heartbeat::PingDue { .. } | Heartbeat::PongDue { .. }) => {
+                entry.heartbeat = Heartbeat::PingDue { at: now + self.config.ping_interval };
+            }
+            (Packet::Ping(_), Heartbeat::PeerPingDue { .. }) => {
+                let silence = self.config.ping_interval + self.config.ping_timeout;
+                entry.heartbeat = Heartbeat::PeerPingDue { at: now + silence };
+                if entry.revision == Revision::V3 {
+                    let pong = self.canned.pong.clone();
+                    self.push(session, pong);
+                }
+            }
+            // A peer that is busy sending is alive: one extension for each ping, as the newest reference server does.
+            (_, Heartbeat::PongDue { extended: false, .. }) => {
+                entry.heartbeat = Heartbeat::PongDue { at: now + self.config.ping_timeout, extended: true };
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Packets that arrive: Engine.IO packets, and the Socket.IO packets inside them.
+//! Does not know transports. Invariant: a packet that breaks a rule ends its own session and nothing else.
+//!
+//! SIO5 "Packet encoding"; the violations are those of the reference server.
+
+use bytes::Bytes;
+use eio_proto::{Data, Packet, Revision};
+use sio_proto::{Incoming, OwnedPayload, Parser, Payload, revision4};
+
+use crate::ack::Answered;
+use crate::close::Goodbye;
+use crate::moment::Moment;
+use crate::output::Pending;
+use crate::reason::Reason;
+use crate::session::SessionKey;
+use crate::shard::Shard;
+use crate::socket::{SocketKey, State};
+
+/// What a packet's rule-breaking is answered with; the session is closed by the one caller that sees it.
+struct Violation;
+
+impl Shard {
+    /// One Engine.IO packet, from whichever transport.
+    #[inline]
+    pub(crate) fn handle_packet(&mut self, now: Moment, session: SessionKey, packet: Packet<'_>) {
+        self.note_packet(now, session, &packet);
+        let outcome = match packet {
+            Packet::Message(Data::Text(text)) => self.handle_text(now, session, text),
+            Packet::Message(Data::Binary(data)) => self.handle_binary(now, session, &data),
+            Packet::Close => {
+                self.close_session(now, session, Reason::TransportClose, Goodbye::Answer);
+                Ok(())
+            }
+            Packet::Ping(_) => {
+                if self.sessions.get(session).is_some_and(|entry| entry.revision == Revision::V4) {
+                    // Revision 4 has the server ping; a ping from the peer is the wrong way round.
+                    self.counters.faults_engine += 1;
+                    self.close_session(now, session, Reason::TransportError, Goodbye::Prompt);
+                }
+                Ok(())
+            }
+            Packet::Pong(_) | Packet::Open(_) | Packet::Upgrade | Packet::Noop => Ok(()),
+        };
+        if let Err(Violation) = outcome {
+            self.counters.faults_socket += 1;
+            self.close_session(now, session, Reason::ForcedClose, Goodbye::Prompt);
+        }
+    }
+
+    fn handle_text(&mut self, now: Moment, session: SessionKey, text: &str) -> Result<(), Violation> {
+        let Some(entry) = self.sessions.get_mut(session) else { return Ok(()) };
+        if self.config.parser != Parser::Json || entry.assembler.is_waiting() {
+            return Err(Violation);
+        }
+        let incoming = sio_proto::decode_text(text, &self.config.packets).map_err(|_| Violation)?;
+        if incoming.attachments > 0 {
+            return entry.assembler.begin(&incoming, &self.config.packets).map_err(|_| Violation);
+        }
+        self.handle_incoming(now, session, &incoming, Vec::new())
+    }
+
+    fn handle_binary(&mut self, now: Moment, session: SessionKey, data: &[u8]) -> Result<(), Violation> {
+        let Some(entry) = self.sessions.get_mut(session) else { return Ok(()) };
+        match self.config.parser {
+            Parser::Msgpack => {
+                let incoming =
+                    sio_proto::decode_msgpack(data, &self.config.packets).map_err(|_| Violation)?;
+                self.handle_incoming(now, session, &incoming, Vec::new())
+            }
+            Parser::Json => {
+                let Some(whole) = entry.assembler.push(data, &self.config.packets).map_err(|_| Violation)?
+                else {
+                    return Ok(());
+                };
+                let payload = match &whole.payload {
+                    OwnedPayload::Event { name, elements, count } => {
+                        Payload::Event { name: (&**name).into(), elements, count: *count }
+                    }
+                    OwnedPayload::Ack { elements, count } => Payload::Ack { elements, count: *count },
+                };
+                let incoming =
+                    Incoming { namespace: &whole.namespace, ack_id: whole.ack_id, attachments: 0, payload };
+                self.handle_incoming(now, session, &incoming, whole.attachments)
+            }
+        }
+    }
+
+    fn handle_incoming(
+        &mut self,
+        now: Moment,
+        session: SessionKey,
+        incoming: &Incoming<'_>,
+        attachments: Vec<Bytes>,
+    ) -> Result<(), Violation> {
+        let revision = self.sessions.get(session).map_or(Revision::V4, |entry| entry.revision);
+        let mut namespace = incoming.namespace;
+        let mut query = None;
+        if revision == Revision::V3 {
+            // Revision 3 clients carry a query in the name; it takes the place of the auth payload.
+            (namespace, query) = revision4::split_query(namespace);
+        }
+        let found = self.find_socket(session, namespace);
+        match (&incoming.payload, found) {
+            (Payload::Connect { .. }, Some(_)) if revision == Revision::V3 && namespace == "/" => Ok(()),
+            (Payload::Connect { .. }, Some(_)) => Err(Violation),
+            (Payload::Connect { auth }, None) => {
+                let from_query = query.and_then(|query| self.encode_auth(&revision4::query_to_auth(query)));
+                self.begin_connect(now, session, namespace, from_query.as_deref().or(*auth));
+                Ok(())
+            }
+            (Payload::ConnectError { .. }, _) | (_, None) => Err(Violation),
+            (_, Some(socket)) if !self.sockets.get(socket).is_some_and(|entry| entry.is_connected()) => {
+                // Nothing may come for a namespace that has not answered yet.
+                Err(Violation)
+            }
+            (Payload::Disconnect, Some(socket)) => {
+                self.detach_from_session(session, socket);
+                self.disconnect_socket(now, socket, Reason::ClientNamespaceDisconnect);
+                Ok(())
+            }
+            (Payload::Event { name, elements, count }, Some(socket)) => {
+                self.counters.events_in += 1;
+                let name = self.outputs.keep(name.as_bytes());
+                let elements = self.outputs.keep(elements);
+                let attachments = (!attachments.is_empty()).then(|| Box::new(attachments));
+                let ack_id = incoming.ack_id;
+                self.push_output(Pending::Event {
+                    socket,
+                    name,
+                    elements,
+                    count: *count,
+                    attachments,
+                    ack_id,
+                });
+                Ok(())
+            }
+            (Payload::Ack { elements, count }, Some(socket)) => {
+                if let Some(id) = incoming.ack_id
+                    && let Answered::Expected { token, last } = self.acks.answer(id, socket)
+                {
+                    if let Some(entry) = self.sockets.get_mut(socket) {
+                        entry.acks_owed = entry.acks_owed.saturating_sub(1);
+                    }
+                    self.counters.acks_in += 1;
+                    let elements = self.outputs.keep(elements);
+                    let attachments = (!attachments.is_empty()).then(|| Box::new(attachments));
+                    self.push_output(Pending::Ack {
+                        token,
+                        socket,
+                        elements,
+                        count: *count,
+                        attachments,
+                        last,
+                    });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// An auth payload as the parser would have given it.
+    fn encode_auth(&self, auth: &serde_json::Map<String, serde_json::Value>) -> Option<Vec<u8>> {
+        let body = self.config.parser.encode_ack_args(&sio_proto::One(auth)).ok()?;
+        Some(body.elements)
+    }
+
+    /// The session's socket in a namespace, whatever its state.
+    fn find_socket(&self, session: SessionKey, namespace: &str) -> Option<SocketKey> {
+        let entry = self.sessions.get(session)?;
+        entry.sockets.iter().find_map(|&slot| {
+            let socket = self.sockets.at(slot)?;
+            let is_it = match &socket.state {
+                State::Connecting(connecting) => &*connecting.namespace == namespace,
+                State::Connected => &*self.namespace(socket.namespace).name == namespace,
+                State::Lost { .. } => false,
+            };
+            if is_it { self.sockets.key_at(slot) } else { None }
+        })
+    }
+}

@@ -1,0 +1,352 @@
+//! Owns what the shard wants done: replies, links to close, and what the application should hear.
+//! Invariant: outputs come in the order in which their causes were handled.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use eio_proto::{HandshakeFault, Sid};
+
+use crate::ack::AckToken;
+use crate::link::LinkKey;
+use crate::reason::Reason;
+use crate::session::{RequestId, SessionKey};
+use crate::socket::SocketKey;
+
+/// How to answer an HTTP request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// `200` with packets. EIO4 "HTTP long-polling".
+    Payload {
+        /// The body.
+        body: Vec<u8>,
+        /// Revision 3's binary framing: `application/octet-stream` instead of `text/plain; charset=UTF-8`.
+        is_octets: bool,
+        /// Whether any packet in it may be compressed.
+        compress: bool,
+        /// The session that this reply opens, for cookies and header hooks.
+        opens: Option<(SessionKey, Sid)>,
+    },
+    /// `200` with body `ok`: a POST was taken.
+    Ok,
+    /// The refusal's own status and JSON body.
+    Refused(HandshakeFault),
+    /// `400` without a body: the request broke a transport rule, and its session is closed.
+    BadRequest,
+}
+
+/// One thing to do, or to tell the application. Borrows from the shard until the next call.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Answer an HTTP request.
+    Reply {
+        /// Which request.
+        request: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Write what the link has staged, then close it. The driver says
+    /// [`Shard::handle_link_closed`](crate::Shard::handle_link_closed) when that is done.
+    CloseLink {
+        /// Which link.
+        link: LinkKey,
+    },
+    /// A peer asks to join a namespace. Answer with [`Shard::accept`](crate::Shard::accept) or
+    /// [`Shard::refuse`](crate::Shard::refuse), at once or later. SIO5 "Connection to a namespace".
+    Connect {
+        /// The socket-to-be.
+        socket: SocketKey,
+        /// Its session.
+        session: SessionKey,
+        /// The namespace, `/` first.
+        namespace: &'a str,
+        /// The auth payload as it came: JSON text or a msgpack map.
+        auth: Option<&'a [u8]>,
+        /// The peer has proved to be a socket that was lost; if accepted, it gets its rooms and missed events.
+        recovering: bool,
+    },
+    /// A peer claims a socket that another shard lost. Ask that shard by
+    /// [`Shard::handle_claim`](crate::Shard::handle_claim), then tell this one by
+    /// [`Shard::handle_claimed`](crate::Shard::handle_claimed).
+    Claim {
+        /// The socket-to-be.
+        socket: SocketKey,
+        /// Index of the shard to ask.
+        shard: u8,
+        /// The namespace it is for.
+        namespace: &'a str,
+        /// The secret by which it is claimed.
+        pid: Sid,
+        /// The last event the peer has seen, if any.
+        offset: Option<&'a str>,
+    },
+    /// A socket born on another shard lives here now: tell that one by
+    /// [`Shard::handle_adopted`](crate::Shard::handle_adopted).
+    Adopted {
+        /// Names the shard to tell.
+        pid: Sid,
+    },
+    /// A socket recovered here was born on another shard, which keeps a note of where it went: that note can go.
+    ReleaseClaim {
+        /// Names the shard and the note.
+        pid: Sid,
+    },
+    /// An event arrived.
+    Event {
+        /// From whom.
+        socket: SocketKey,
+        /// The event's name.
+        name: &'a str,
+        /// The arguments, as `sio_proto` gives them: JSON texts joined by commas, or msgpack values.
+        elements: &'a [u8],
+        /// How many arguments.
+        count: u32,
+        /// Binary arguments.
+        attachments: Vec<Bytes>,
+        /// Set if the peer awaits an ack: answer with [`Shard::answer`](crate::Shard::answer).
+        ack_id: Option<u64>,
+    },
+    /// An awaited ack arrived.
+    Ack {
+        /// Which emit.
+        token: AckToken,
+        /// From whom.
+        socket: SocketKey,
+        /// The answer's arguments.
+        elements: &'a [u8],
+        /// How many arguments.
+        count: u32,
+        /// Binary arguments.
+        attachments: Vec<Bytes>,
+        /// Nobody else is awaited.
+        last: bool,
+    },
+    /// The wait for acks is over.
+    AckTimeout {
+        /// Which emit.
+        token: AckToken,
+        /// Who did not answer.
+        missing: Vec<SocketKey>,
+    },
+    /// Everyone who still owed an ack is gone.
+    AckLost {
+        /// Which emit.
+        token: AckToken,
+    },
+    /// A socket that was accepted is gone, or a CONNECT that is still unanswered is void.
+    Disconnected {
+        /// Which socket.
+        socket: SocketKey,
+        /// Why.
+        reason: Reason,
+        /// The rooms it was in, its own apart.
+        rooms: Vec<Rc<str>>,
+        /// It may come back under the same key: keep what belongs to it until [`Output::Forgotten`].
+        is_recoverable: bool,
+    },
+    /// A lost socket was not claimed in time, or was claimed on another shard: drop what belongs to it.
+    Forgotten {
+        /// Which socket.
+        socket: SocketKey,
+    },
+    /// A session is over. Its sockets have been reported before.
+    SessionClosed {
+        /// Which session.
+        session: SessionKey,
+        /// Why.
+        reason: Reason,
+    },
+    /// A room, or with an empty name a namespace, has its first member here: other shards now mail it broadcasts.
+    RoomOpened {
+        /// The namespace.
+        namespace: &'a str,
+        /// The room; empty for the namespace as a whole.
+        room: &'a str,
+    },
+    /// A room, or with an empty name a namespace, has lost its last member here.
+    RoomClosed {
+        /// The namespace.
+        namespace: &'a str,
+        /// The room; empty for the namespace as a whole.
+        room: &'a str,
+    },
+}
+
+pub(crate) type Span = Range<u32>;
+
+pub(crate) enum Pending {
+    Reply {
+        request: RequestId,
+        reply: Box<Reply>,
+    },
+    CloseLink {
+        link: LinkKey,
+    },
+    Connect {
+        socket: SocketKey,
+        session: SessionKey,
+        namespace: Span,
+        auth: Option<Span>,
+        recovering: bool,
+    },
+    Claim {
+        socket: SocketKey,
+        shard: u8,
+        namespace: Span,
+        pid: Sid,
+        offset: Option<Span>,
+    },
+    Adopted {
+        pid: Sid,
+    },
+    ReleaseClaim {
+        pid: Sid,
+    },
+    Event {
+        socket: SocketKey,
+        name: Span,
+        elements: Span,
+        count: u32,
+        attachments: Attachments,
+        ack_id: Option<u64>,
+    },
+    Ack {
+        token: AckToken,
+        socket: SocketKey,
+        elements: Span,
+        count: u32,
+        attachments: Attachments,
+        last: bool,
+    },
+    AckTimeout {
+        token: AckToken,
+        missing: Vec<SocketKey>,
+    },
+    AckLost {
+        token: AckToken,
+    },
+    Disconnected {
+        socket: SocketKey,
+        reason: Reason,
+        rooms: Vec<Rc<str>>,
+        is_recoverable: bool,
+    },
+    Forgotten {
+        socket: SocketKey,
+    },
+    SessionClosed {
+        session: SessionKey,
+        reason: Reason,
+    },
+    RoomOpened {
+        namespace: Rc<str>,
+        room: Rc<str>,
+    },
+    RoomClosed {
+        namespace: Rc<str>,
+        room: Rc<str>,
+    },
+}
+
+/// Most events have no attachment: a null pointer for them.
+pub(crate) type Attachments = Option<Box<Vec<Bytes>>>;
+
+/// Outputs that wait to be polled. Their bytes lie in one arena that is reused once all are taken.
+#[derive(Default)]
+pub(crate) struct Outputs {
+    pending: VecDeque<Pending>,
+    arena: Vec<u8>,
+    /// The last one handed out; it owns the names that its [`Output`] borrows.
+    current: Option<Pending>,
+}
+
+impl Outputs {
+    /// An arena that grew for one burst is given back beyond this: 1 MiB holds a read's worth of events many times.
+    const ARENA_KEPT: usize = 1 << 20;
+
+    #[inline]
+    pub(crate) fn push(&mut self, output: Pending) {
+        self.pending.push_back(output);
+    }
+
+    /// Copies bytes into the arena for an output that is about to be pushed.
+    #[inline]
+    pub(crate) fn keep(&mut self, bytes: &[u8]) -> Span {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        start as u32..self.arena.len() as u32
+    }
+
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.bytes(span)).expect("invariant: only text was kept here")
+    }
+
+    fn bytes(&self, span: Span) -> &[u8] {
+        &self.arena[span.start as usize..span.end as usize]
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Output<'_>> {
+        let Some(pending) = self.pending.pop_front() else {
+            self.current = None;
+            self.arena.clear();
+            if self.arena.capacity() > Self::ARENA_KEPT {
+                self.arena = Vec::new();
+            }
+            if self.pending.capacity() > 8_192 {
+                self.pending = VecDeque::new();
+            }
+            return None;
+        };
+        Some(match pending {
+            Pending::Reply { request, reply } => Output::Reply { request, reply: *reply },
+            Pending::CloseLink { link } => Output::CloseLink { link },
+            Pending::Connect { socket, session, namespace, auth, recovering } => Output::Connect {
+                socket,
+                session,
+                namespace: self.text(namespace),
+                auth: auth.map(|span| self.bytes(span)),
+                recovering,
+            },
+            Pending::Claim { socket, shard, namespace, pid, offset } => Output::Claim {
+                socket,
+                shard,
+                namespace: self.text(namespace),
+                pid,
+                offset: offset.map(|span| self.text(span)),
+            },
+            Pending::Adopted { pid } => Output::Adopted { pid },
+            Pending::ReleaseClaim { pid } => Output::ReleaseClaim { pid },
+            Pending::Event { socket, name, elements, count, attachments, ack_id } => Output::Event {
+                socket,
+                name: self.text(name),
+                elements: self.bytes(elements),
+                count,
+                attachments: attachments.map_or_else(Vec::new, |list| *list),
+                ack_id,
+            },
+            Pending::Ack { token, socket, elements, count, attachments, last } => Output::Ack {
+                token,
+                socket,
+                elements: self.bytes(elements),
+                count,
+                attachments: attachments.map_or_else(Vec::new, |list| *list),
+                last,
+            },
+            Pending::AckTimeout { token, missing } => Output::AckTimeout { token, missing },
+            Pending::AckLost { token } => Output::AckLost { token },
+            Pending::Disconnected { socket, reason, rooms, is_recoverable } => {
+                Output::Disconnected { socket, reason, rooms, is_recoverable }
+            }
+            Pending::Forgotten { socket } => Output::Forgotten { socket },
+            Pending::SessionClosed { session, reason } => Output::SessionClosed { session, reason },
+            opened @ (Pending::RoomOpened { .. } | Pending::RoomClosed { .. }) => {
+                match self.current.insert(opened) {
+                    Pending::RoomOpened { namespace, room } => Output::RoomOpened { namespace, room },
+                    Pending::RoomClosed { namespace, room } => Output::RoomClosed { namespace, room },
+                    _ => unreachable!("the pattern above lets only these through"),
+                }
+            }
+        })
+    }
+}

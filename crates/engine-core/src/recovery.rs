@@ -1,0 +1,240 @@
+//! Owns the events that lost sockets may ask for, in the one order in which this shard delivered them.
+//! Does not know sessions. Invariant: what was dropped for want of room is remembered as a gap, never skipped.
+//!
+//! The offset that a peer repeats names one event of this log. The order here is the order of delivery, so
+//! "everything after it that was for this socket" is exact: no event that was ordered earlier elsewhere and
+//! delivered later can be lost between two rooms.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use eio_proto::Sid;
+
+use crate::message::Message;
+use crate::moment::Moment;
+use crate::room::NamespaceIndex;
+use crate::socket::SocketKey;
+
+/// Whom a logged event was for.
+pub(crate) enum Scope {
+    Socket(SocketKey),
+    /// Everyone in the namespace if `rooms` is empty, else the union of `rooms`; nobody of `except`.
+    Rooms {
+        namespace: NamespaceIndex,
+        rooms: Box<[Box<str>]>,
+        except: Box<[Box<str>]>,
+    },
+}
+
+pub(crate) struct Entry {
+    pub(crate) seq: u64,
+    at: Moment,
+    pub(crate) scope: Scope,
+    /// The message with its offset, as it was sent.
+    pub(crate) message: Rc<Message>,
+}
+
+impl Entry {
+    /// What an entry weighs beside its message: itself, its scope's boxes and the reference counts, roughly.
+    const OVERHEAD: usize = 160;
+
+    fn weight(&self) -> usize {
+        self.message.weight() + Self::OVERHEAD
+    }
+}
+
+/// The shard's log of recoverable events.
+pub(crate) struct Log {
+    entries: VecDeque<Entry>,
+    next_seq: u64,
+    bytes: usize,
+    bytes_max: usize,
+    /// Events are kept this long: a claim within time finds everything its socket may have missed.
+    age_max: Duration,
+    /// Events before this one were dropped for want of room.
+    dropped_before: u64,
+    /// Tells this log's offsets from those of other shards and earlier processes.
+    tag: u32,
+}
+
+/// What an offset says to this log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Offset {
+    /// The event with this number.
+    Ours(u64),
+    /// Well formed, but of another log.
+    Foreign,
+    /// Not an offset at all.
+    Malformed,
+}
+
+impl Log {
+    pub(crate) fn new(bytes_max: usize, age_max: Duration, tag: u32) -> Self {
+        // Numbers begin at 1, so that "after 0" means everything.
+        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, dropped_before: 0, tag }
+    }
+
+    /// The number that the next event will get.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Writes the offset of event `seq` as it travels: opaque to peers, and never a number or JSON.
+    pub(crate) fn write_offset(&self, seq: u64, out: &mut String) {
+        out.clear();
+        write!(out, "{:x}-{seq:x}", self.tag).expect("invariant: writing to a string cannot fail");
+    }
+
+    pub(crate) fn parse_offset(&self, offset: &str) -> Offset {
+        let Some((tag, seq)) = offset.split_once('-') else { return Offset::Malformed };
+        match (u32::from_str_radix(tag, 16), u64::from_str_radix(seq, 16)) {
+            (Ok(tag), Ok(seq)) if tag == self.tag && seq < self.next_seq => Offset::Ours(seq),
+            (Ok(tag), Ok(_)) if tag != self.tag => Offset::Foreign,
+            _ => Offset::Malformed,
+        }
+    }
+
+    /// Adds the event that was given number [`Log::next_seq`].
+    pub(crate) fn append(&mut self, now: Moment, scope: Scope, message: Rc<Message>) {
+        let entry = Entry { seq: self.next_seq, at: now, scope, message };
+        self.next_seq += 1;
+        self.bytes += entry.weight();
+        self.entries.push_back(entry);
+        while self.bytes > self.bytes_max
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.bytes -= oldest.weight();
+            self.dropped_before = oldest.seq + 1;
+        }
+        self.prune(now);
+    }
+
+    /// Drops what is too old for anybody to ask for.
+    pub(crate) fn prune(&mut self, now: Moment) {
+        while let Some(oldest) = self.entries.front()
+            && now.since(oldest.at) > self.age_max
+        {
+            self.bytes -= oldest.weight();
+            self.entries.pop_front();
+        }
+    }
+
+    /// Whether every event after `seq` that could matter is still here, or was too old to be missed.
+    pub(crate) fn reaches(&self, seq: u64) -> bool {
+        seq + 1 >= self.dropped_before
+    }
+
+    /// Events after `seq`, oldest first.
+    pub(crate) fn after(&self, seq: u64) -> impl Iterator<Item = &Entry> {
+        let first = self.entries.partition_point(|entry| entry.seq <= seq);
+        self.entries.range(first..)
+    }
+}
+
+/// Events that a recovered socket brought from another shard, with their offsets: it may lose its link again
+/// before it has read them.
+pub(crate) struct Carried {
+    pub(crate) events: Vec<(Box<str>, Rc<Message>)>,
+    /// When they are too old to be asked for.
+    pub(crate) until: Moment,
+    /// The shard where the socket was born keeps a note for its pid, to be released in the end.
+    pub(crate) born_elsewhere: bool,
+}
+
+/// A lost socket, taken from the shard that lost it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Its key there, for what the driver keeps beside it.
+    pub socket: SocketKey,
+    /// Its public id, which it keeps.
+    pub sid: Sid,
+    /// Its secret, which it keeps.
+    pub pid: Sid,
+    /// The rooms it was in, its own apart.
+    pub rooms: Vec<String>,
+    /// What it missed, oldest first.
+    pub missed: Vec<Missed>,
+}
+
+/// One missed event on its way between shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// Its offset.
+    pub offset: String,
+    /// The Engine.IO packet: text, or for the msgpack parser binary.
+    pub packet: Vec<u8>,
+    /// Whether `packet` is binary.
+    pub is_binary: bool,
+    /// The attachments that follow it.
+    pub attachments: Vec<Bytes>,
+}
+
+/// What a shard knows of a claimed pid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Nothing, or nothing that can be recovered without a gap.
+    Unknown,
+    /// The socket has moved on: ask that shard.
+    Moved {
+        /// Index of the shard to ask.
+        shard: u8,
+    },
+    /// Here it is.
+    Taken(Box<Claimed>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log() -> Log {
+        Log::new(2_000, Duration::from_secs(10), 0xbeef)
+    }
+
+    fn append(log: &mut Log, millis: u64) {
+        let scope = Scope::Rooms { namespace: 0, rooms: Box::new([]), except: Box::new([]) };
+        log.append(Moment::from_millis(millis), scope, Message::text(b"42[\"x\"]"));
+    }
+
+    #[test]
+    fn offsets_are_recognised_as_ours_foreign_or_nonsense() {
+        let mut log = log();
+        append(&mut log, 0);
+        let mut text = String::new();
+        log.write_offset(1, &mut text);
+        assert_eq!(text, "beef-1");
+        assert_eq!(log.parse_offset(&text), Offset::Ours(1));
+        assert_eq!(log.parse_offset("beef-2"), Offset::Malformed, "an event that never was");
+        assert_eq!(log.parse_offset("bee-1"), Offset::Foreign);
+        for nonsense in ["", "-", "x", "1", "beef", "beef-", "beef-x", "1795000000123-0-1"] {
+            assert_eq!(log.parse_offset(nonsense), Offset::Malformed, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn age_prunes_without_a_gap_and_want_of_room_leaves_one() {
+        let mut log = log();
+        append(&mut log, 0);
+        append(&mut log, 9_000);
+        append(&mut log, 12_000);
+        assert_eq!(log.after(0).map(|entry| entry.seq).collect::<Vec<_>>(), vec![2, 3]);
+        assert!(log.reaches(0), "what was dropped by age was too old to be missed");
+        for _ in 0..20 {
+            append(&mut log, 12_000);
+        }
+        assert!(log.bytes() <= 2_000);
+        assert!(!log.reaches(3));
+        assert!(log.reaches(log.next_seq() - 1));
+    }
+}

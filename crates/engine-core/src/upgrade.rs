@@ -1,0 +1,131 @@
+//! The move of a session from polling to WebSocket. EIO4 "Upgrade".
+//! Invariant: until the upgrade packet comes, polling speaks for the session and loses nothing.
+
+use eio_proto::{HandshakeFault, Packet, Revision, Sid};
+use std::time::Duration;
+use ws_proto::OpCode;
+
+use crate::link::{Link, LinkKey};
+use crate::moment::Moment;
+use crate::session::{Heartbeat, Probe, SessionKey, Transport};
+use crate::shard::Shard;
+
+/// How often a waiting GET is answered with a noop while a probe is underway, so that the peer can pause polling.
+/// The reference server's figure; its peers wait for it.
+const NOOP_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Shard {
+    /// A WebSocket with a `sid` wants to take a polling session over. The link that is answered may be told to close
+    /// at once: a second WebSocket for one session is let in and shown out, while the session goes on.
+    ///
+    /// # Errors
+    /// How to refuse the request before it is switched over: the session is unknown, or of another revision.
+    pub fn handle_upgrade(
+        &mut self,
+        now: Moment,
+        sid: Sid,
+        revision: Revision,
+        deflate: bool,
+    ) -> Result<LinkKey, HandshakeFault> {
+        let found = self.find_session(sid).filter(|&session| {
+            self.check_deadline(now, session);
+            self.sessions.get(session).is_some()
+        });
+        let Some(session) = found else {
+            self.counters.requests_refused += 1;
+            return Err(HandshakeFault::SessionUnknown);
+        };
+        let until = now + self.config.upgrade_timeout;
+        let may_upgrade = self.config.allow_upgrades && self.config.transports.websocket;
+        let Some(entry) = self.sessions.get_mut(session) else { return Err(HandshakeFault::SessionUnknown) };
+        if entry.revision != revision {
+            self.counters.requests_refused += 1;
+            return Err(HandshakeFault::ProtocolMismatch);
+        }
+        let link = self.links.insert_with(|_| Link::new(session, deflate));
+        match &mut entry.transport {
+            Transport::Polling(poll) if may_upgrade => {
+                let poll = std::mem::take(&mut **poll);
+                entry.transport = Transport::Probing(Box::new(Probe { poll, link, until, noop_at: None }));
+                self.schedule(session);
+            }
+            Transport::Polling(_)
+            | Transport::Probing(_)
+            | Transport::WebSocket(_)
+            | Transport::Closing(_) => {
+                self.counters.upgrades_failed += 1;
+                if let Some(entry) = self.links.get_mut(link) {
+                    entry.session = SessionKey::NONE;
+                }
+                self.close_link(link);
+            }
+        }
+        Ok(link)
+    }
+
+    pub(crate) fn handle_probe_text(&mut self, now: Moment, session: SessionKey, link: LinkKey, text: &str) {
+        // Probe packets look the same in both revisions.
+        match eio_proto::decode_text(text) {
+            Ok(Packet::Ping("probe")) => {
+                if let Some(entry) = self.links.get_mut(link) {
+                    ws_proto::encode_frame(entry.stage(), OpCode::Text, b"3probe");
+                }
+                self.mark_link(link);
+                if let Some(entry) = self.sessions.get_mut(session)
+                    && let Transport::Probing(probe) = &mut entry.transport
+                {
+                    probe.noop_at = Some(now + NOOP_INTERVAL);
+                }
+                self.schedule(session);
+            }
+            Ok(Packet::Upgrade) => self.finish_upgrade(now, session, link),
+            Ok(_) | Err(_) => self.abandon_probe(session, link),
+        }
+    }
+
+    /// Answers a waiting GET with a noop, and says when to look again.
+    pub(crate) fn send_noop(&mut self, now: Moment, session: SessionKey) {
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        let Transport::Probing(probe) = &mut entry.transport else { return };
+        probe.noop_at = Some(now + NOOP_INTERVAL);
+        if let Some(get) = probe.poll.get.take() {
+            let reply = self.payload_of(session, b"6");
+            self.reply(get, reply);
+        }
+    }
+
+    fn finish_upgrade(&mut self, now: Moment, session: SessionKey, link: LinkKey) {
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        let Transport::Probing(probe) = &mut entry.transport else { return };
+        let waiting = probe.poll.get.take();
+        let posting = probe.poll.post.take();
+        entry.transport = Transport::WebSocket(link);
+        // A pong that was due by polling may have been overtaken: begin anew on the new transport.
+        entry.heartbeat =
+            Heartbeat::begin(entry.revision, now, self.config.ping_interval, self.config.ping_timeout);
+        self.counters.upgrades += 1;
+        if let Some(get) = waiting {
+            let reply = self.payload_of(session, b"6");
+            self.reply(get, reply);
+        }
+        if let Some(post) = posting {
+            self.reply(post, crate::output::Reply::BadRequest);
+        }
+        self.schedule(session);
+        self.mark_dirty(session);
+    }
+
+    /// Gives the attempt up: the link closes, the session goes on by polling.
+    pub(crate) fn abandon_probe(&mut self, session: SessionKey, link: LinkKey) {
+        self.counters.upgrades_failed += 1;
+        if let Some(entry) = self.sessions.get_mut(session)
+            && let Transport::Probing(probe) = &mut entry.transport
+        {
+            entry.transport = Transport::Polling(Box::new(std::mem::take(&mut probe.poll)));
+        }
+        if let Some(entry) = self.links.get_mut(link) {
+            entry.session = SessionKey::NONE;
+        }
+        self.close_link(link);
+    }
+}
