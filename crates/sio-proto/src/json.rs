@@ -1,0 +1,285 @@
+//! A JSON checker that walks text once, builds nothing and never recurses.
+//!
+//! It knows RFC 8259's grammar and how deep it may go. It does not know packets, and does not look at what strings say beyond their
+//! escapes being well formed: a lone surrogate passes here, as it does in JavaScript. Its input is valid UTF-8 already.
+
+/// Why the walk ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Not JSON, at this offset.
+    Syntax(usize),
+    /// Deeper than allowed.
+    TooDeep,
+}
+
+/// A string just walked over.
+pub(crate) struct StringEnd {
+    /// Offset after the closing quote.
+    pub(crate) end: usize,
+    pub(crate) has_escapes: bool,
+}
+
+/// Offset of the first byte at or after `i` that is not white space.
+#[inline(always)]
+pub(crate) fn skip_space(b: &[u8], mut i: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\n' | b'\r') = b.get(i) {
+        i += 1;
+    }
+    i
+}
+
+/// Walks over one value that starts at `i` or after white space; answers the offset after it.
+///
+/// `depth_max` is how many containers may be open at once within the value, at most 127.
+#[inline]
+pub(crate) fn skip_value(b: &[u8], mut i: usize, depth_max: u32) -> Result<usize, Stop> {
+    debug_assert!(depth_max < 128, "the kinds of open containers are kept in 128 bits");
+    // One bit per open container, the innermost lowest: 1 for an object, 0 for an array.
+    let mut kinds: u128 = 0;
+    let mut depth: u32 = 0;
+    loop {
+        i = skip_space(b, i);
+        match b.get(i) {
+            Some(b'"') => i = skip_string(b, i + 1)?.end,
+            Some(b'-' | b'0'..=b'9') => i = skip_number(b, i)?,
+            Some(b'{') => {
+                depth += 1;
+                if depth > depth_max {
+                    return Err(Stop::TooDeep);
+                }
+                kinds = kinds << 1 | 1;
+                i = skip_space(b, i + 1);
+                if b.get(i) != Some(&b'}') {
+                    i = skip_key(b, i)?;
+                    continue;
+                }
+                // The closing brace is left for the loop below.
+            }
+            Some(b'[') => {
+                depth += 1;
+                if depth > depth_max {
+                    return Err(Stop::TooDeep);
+                }
+                kinds <<= 1;
+                i = skip_space(b, i + 1);
+                if b.get(i) != Some(&b']') {
+                    continue;
+                }
+            }
+            Some(b't') => i = skip_word(b, i, b"true")?,
+            Some(b'f') => i = skip_word(b, i, b"false")?,
+            Some(b'n') => i = skip_word(b, i, b"null")?,
+            _ => return Err(Stop::Syntax(i)),
+        }
+        // A value has ended at `i`, or an empty container stands before its closing byte.
+        loop {
+            if depth == 0 {
+                return Ok(i);
+            }
+            i = skip_space(b, i);
+            let is_object = kinds & 1 == 1;
+            match b.get(i) {
+                Some(b',') => {
+                    i += 1;
+                    if is_object {
+                        i = skip_key(b, skip_space(b, i))?;
+                    }
+                    break;
+                }
+                Some(b'}') if is_object => i += 1,
+                Some(b']') if !is_object => i += 1,
+                _ => return Err(Stop::Syntax(i)),
+            }
+            depth -= 1;
+            kinds >>= 1;
+        }
+    }
+}
+
+/// Walks over `"key" :`, starting at the quote.
+#[inline(always)]
+fn skip_key(b: &[u8], i: usize) -> Result<usize, Stop> {
+    if b.get(i) != Some(&b'"') {
+        return Err(Stop::Syntax(i));
+    }
+    let i = skip_space(b, skip_string(b, i + 1)?.end);
+    if b.get(i) != Some(&b':') {
+        return Err(Stop::Syntax(i));
+    }
+    Ok(i + 1)
+}
+
+/// Walks over a string whose opening quote is just before `i`.
+#[inline]
+pub(crate) fn skip_string(b: &[u8], mut i: usize) -> Result<StringEnd, Stop> {
+    let mut has_escapes = false;
+    loop {
+        i = plain_run_end(b, i);
+        match b.get(i) {
+            Some(b'"') => return Ok(StringEnd { end: i + 1, has_escapes }),
+            Some(b'\\') => {
+                has_escapes = true;
+                i = match b.get(i + 1) {
+                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i + 2,
+                    Some(b'u') => match b.get(i + 2..i + 6) {
+                        Some(hex) if hex.iter().all(u8::is_ascii_hexdigit) => i + 6,
+                        _ => return Err(Stop::Syntax(i)),
+                    },
+                    _ => return Err(Stop::Syntax(i)),
+                };
+            }
+            // A control character, or the end of the text.
+            _ => return Err(Stop::Syntax(i)),
+        }
+    }
+}
+
+/// Offset of the next quote, backslash or control character, or the end of the text.
+///
+/// Eight bytes at a time, because most bytes of most packets lie within strings.
+#[inline(always)]
+fn plain_run_end(b: &[u8], mut i: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    while let Some(chunk) = b.get(i..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        // The high bit of each byte that is zero after the exclusive or, or below 0x20. Borrows can mark bytes above a true hit,
+        // never below it, and we only use the lowest.
+        let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES) & !(word ^ (ONES * b'"' as u64));
+        let slash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES) & !(word ^ (ONES * b'\\' as u64));
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let hits = (quote | slash | control) & HIGHS;
+        if hits != 0 {
+            return i + (hits.trailing_zeros() / 8) as usize;
+        }
+        i += 8;
+    }
+    while let Some(&byte) = b.get(i) {
+        if byte == b'"' || byte == b'\\' || byte < 0x20 {
+            break;
+        }
+        i += 1;
+    }
+    i
+}
+
+#[inline(always)]
+fn skip_word(b: &[u8], i: usize, word: &[u8]) -> Result<usize, Stop> {
+    match b.get(i..i + word.len()) {
+        Some(found) if found == word => Ok(i + word.len()),
+        _ => Err(Stop::Syntax(i)),
+    }
+}
+
+/// Walks over a number that starts at `i` with a minus or a digit.
+#[inline]
+pub(crate) fn skip_number(b: &[u8], mut i: usize) -> Result<usize, Stop> {
+    if b.get(i) == Some(&b'-') {
+        i += 1;
+    }
+    match b.get(i) {
+        Some(b'0') => i += 1,
+        Some(b'1'..=b'9') => i = skip_digits(b, i + 1),
+        _ => return Err(Stop::Syntax(i)),
+    }
+    if b.get(i) == Some(&b'.') {
+        let first = i + 1;
+        i = skip_digits(b, first);
+        if i == first {
+            return Err(Stop::Syntax(i));
+        }
+    }
+    if let Some(b'e' | b'E') = b.get(i) {
+        i += 1;
+        if let Some(b'+' | b'-') = b.get(i) {
+            i += 1;
+        }
+        let first = i;
+        i = skip_digits(b, first);
+        if i == first {
+            return Err(Stop::Syntax(i));
+        }
+    }
+    Ok(i)
+}
+
+#[inline(always)]
+fn skip_digits(b: &[u8], mut i: usize) -> usize {
+    while let Some(b'0'..=b'9') = b.get(i) {
+        i += 1;
+    }
+    i
+}
+
+/// The texts of a list of values with commas between them and no brackets around them; white space around each is dropped.
+///
+/// Ends at the first thing that is not JSON, so over a list that was checked before it yields every value.
+pub(crate) struct Elements<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Elements<'a> {
+    pub(crate) fn new(elements: &'a [u8]) -> Self {
+        Elements { rest: elements }
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let start = skip_space(self.rest, 0);
+        let end = skip_value(self.rest, start, 127).ok()?;
+        let item = &self.rest[start..end];
+        let after = skip_space(self.rest, end);
+        self.rest = match self.rest.get(after) {
+            Some(b',') => &self.rest[after + 1..],
+            _ => &[],
+        };
+        Some(item)
+    }
+}
+
+/// What a JSON string says, given its text without the quotes. Escapes of lone surrogates become U+FFFD.
+pub(crate) fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let escape = &rest[at + 1..];
+        let (c, used) = match escape.as_bytes().first() {
+            Some(b'b') => ('\u{8}', 1),
+            Some(b'f') => ('\u{c}', 1),
+            Some(b'n') => ('\n', 1),
+            Some(b'r') => ('\r', 1),
+            Some(b't') => ('\t', 1),
+            Some(b'u') => unescape_unit(escape),
+            Some(&other) if other.is_ascii() => (char::from(other), 1),
+            // Not reachable on checked text; harmless otherwise.
+            _ => (char::REPLACEMENT_CHARACTER, 0),
+        };
+        out.push(c);
+        rest = &escape[used..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The character written `uXXXX` at the start of `escape`, or `uXXXX\uXXXX` for a pair, and how many bytes that took.
+fn unescape_unit(escape: &str) -> (char, usize) {
+    let unit = |from: usize| {
+        let hex = escape.get(from..from + 4)?;
+        u16::from_str_radix(hex, 16).ok()
+    };
+    let Some(first) = unit(1) else { return (char::REPLACEMENT_CHARACTER, 1) };
+    if let Some(c) = char::from_u32(u32::from(first)) {
+        return (c, 5);
+    }
+    if escape.get(5..7) == Some("\\u")
+        && let Some(second) = unit(7)
+        && let Some(Ok(c)) = char::decode_utf16([first, second]).next()
+    {
+        return (c, 11);
+    }
+    (char::REPLACEMENT_CHARACTER, 5)
+}
