@@ -221,6 +221,18 @@ impl Shard {
         (ShardId::of(sid) == self.id).then(|| u32::from_be_bytes([0, bytes[3], bytes[4], bytes[5]]))
     }
 
+    /// The live session with this id.
+    #[must_use]
+    pub fn session_by_sid(&self, sid: Sid) -> Option<SessionKey> {
+        self.find_session(sid)
+    }
+
+    /// The WebSocket link that speaks for a session, if one does.
+    #[must_use]
+    pub fn link_of(&self, session: SessionKey) -> Option<LinkKey> {
+        self.sessions.get(session).and_then(Session::link)
+    }
+
     pub(crate) fn find_session(&self, sid: Sid) -> Option<SessionKey> {
         let slot = self.slot_of(sid)?;
         (self.sessions.at(slot)?.sid == sid).then(|| self.sessions.key_at(slot))?

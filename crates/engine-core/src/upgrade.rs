@@ -15,6 +15,26 @@ use crate::shard::Shard;
 const NOOP_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Shard {
+    /// Whether a request to upgrade a session makes sense, before it is switched over.
+    ///
+    /// # Errors
+    /// How to refuse it: the session is unknown, or of another revision.
+    pub fn check_upgrade(&mut self, now: Moment, sid: Sid, revision: Revision) -> Result<(), HandshakeFault> {
+        let fault = match self.find_session(sid) {
+            None => HandshakeFault::SessionUnknown,
+            Some(session) => {
+                self.check_deadline(now, session);
+                match self.sessions.get(session) {
+                    None => HandshakeFault::SessionUnknown,
+                    Some(entry) if entry.revision != revision => HandshakeFault::ProtocolMismatch,
+                    Some(_) => return Ok(()),
+                }
+            }
+        };
+        self.counters.requests_refused += 1;
+        Err(fault)
+    }
+
     /// A WebSocket with a `sid` wants to take a polling session over. The link that is answered may be told to close
     /// at once: a second WebSocket for one session is let in and shown out, while the session goes on.
     ///
@@ -27,21 +47,11 @@ impl Shard {
         revision: Revision,
         deflate: bool,
     ) -> Result<LinkKey, HandshakeFault> {
-        let found = self.find_session(sid).filter(|&session| {
-            self.check_deadline(now, session);
-            self.sessions.get(session).is_some()
-        });
-        let Some(session) = found else {
-            self.counters.requests_refused += 1;
-            return Err(HandshakeFault::SessionUnknown);
-        };
+        self.check_upgrade(now, sid, revision)?;
+        let Some(session) = self.find_session(sid) else { return Err(HandshakeFault::SessionUnknown) };
         let until = now + self.config.upgrade_timeout;
         let may_upgrade = self.config.allow_upgrades && self.config.transports.websocket;
         let Some(entry) = self.sessions.get_mut(session) else { return Err(HandshakeFault::SessionUnknown) };
-        if entry.revision != revision {
-            self.counters.requests_refused += 1;
-            return Err(HandshakeFault::ProtocolMismatch);
-        }
         let link = self.links.insert_with(|_| Link::new(session, deflate));
         match &mut entry.transport {
             Transport::Polling(poll) if may_upgrade => {

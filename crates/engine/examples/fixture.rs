@@ -1,0 +1,55 @@
+//! What the load generator measures: `fixture PORT`. Every peer that it is compared with does the same.
+//!
+//! `join` {room} is acked, `pub` {room, data} becomes `msg` to the room, `echo` is acked with its argument, `sink`
+//! is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use engine::Server;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+static SUNK: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Deserialize)]
+struct Join {
+    room: String,
+}
+
+#[derive(Deserialize)]
+struct Publication<'a> {
+    room: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port: u16 = std::env::args().nth(1).ok_or("usage: fixture PORT [SHARDS]")?.parse()?;
+    let shards = std::env::args().nth(2).map_or(Ok(1), |text| text.parse())?;
+    let server = Server::builder()
+        .shards(shards)
+        .namespace("/", |ns| {
+            ns.on("join", |socket, join: Join| async move {
+                socket.join(join.room);
+                "ok"
+            });
+            ns.on_raw("pub", |socket, event| {
+                if let Ok(publication) = event.decode_borrowed::<Publication<'_>>() {
+                    let _ = socket.within(publication.room).emit("msg", publication.data);
+                }
+            });
+            ns.on_raw("echo", |socket, event| event.answer_same(socket));
+            ns.on("sink", |_, _: serde::de::IgnoredAny| async {
+                SUNK.fetch_add(1, Ordering::Relaxed);
+            });
+        })
+        .build()?;
+    server.listen(([127, 0, 0, 1], port).into()).await?;
+    println!("ready");
+    std::future::pending::<()>().await;
+    Ok(())
+}
