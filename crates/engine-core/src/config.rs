@@ -44,6 +44,8 @@ pub struct Config {
     pub transports: Transports,
     /// Whether a polling session is offered a WebSocket. Default true.
     pub allow_upgrades: bool,
+    /// Engine.IO alone: messages go to the application as they are, and there are no namespaces. Default false.
+    pub raw_messages: bool,
     /// The Socket.IO parser, the same for every connection. Default [`Parser::Json`].
     pub parser: Parser,
     /// Limits on single Socket.IO packets.
@@ -73,6 +75,7 @@ impl Default for Config {
             acks_per_socket_max: 4_096,
             transports: Transports::default(),
             allow_upgrades: true,
+            raw_messages: false,
             parser: Parser::Json,
             packets: sio_proto::Limits::default(),
             deflate_threshold: None,

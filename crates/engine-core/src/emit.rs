@@ -163,6 +163,19 @@ impl Shard {
         self.push(session, message);
     }
 
+    /// Sends a message of a session that speaks Engine.IO alone. Nothing happens if it has gone.
+    pub fn send_message(&mut self, session: SessionKey, data: &[u8], is_binary: bool) {
+        let message = if is_binary {
+            Message::binary(data, true)
+        } else {
+            let mut packet = Vec::with_capacity(data.len() + 1);
+            packet.push(b'4');
+            packet.extend_from_slice(data);
+            Message::text(&packet)
+        };
+        self.push(session, message);
+    }
+
     /// Sends an event to everyone that `target` names here, each once. Answers how many that is. With `ack`, the
     /// outputs tell of each answer; if nobody is there, nobody will answer and no output comes.
     pub fn broadcast(

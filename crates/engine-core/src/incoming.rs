@@ -25,6 +25,15 @@ impl Shard {
     pub(crate) fn handle_packet(&mut self, now: Moment, session: SessionKey, packet: Packet<'_>) {
         self.note_packet(now, session, &packet);
         let outcome = match packet {
+            Packet::Message(data) if self.config.raw_messages => {
+                let (data, is_binary) = match &data {
+                    Data::Text(text) => (text.as_bytes(), false),
+                    Data::Binary(data) => (&data[..], true),
+                };
+                let data = self.outputs.keep(data);
+                self.push_output(Pending::Message { session, data, is_binary });
+                Ok(())
+            }
             Packet::Message(Data::Text(text)) => self.handle_text(now, session, text),
             Packet::Message(Data::Binary(data)) => self.handle_binary(now, session, &data),
             Packet::Close => {

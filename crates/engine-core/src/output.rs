@@ -92,6 +92,16 @@ pub enum Output<'a> {
         /// Names the shard and the note.
         pid: Sid,
     },
+    /// A message arrived, and Engine.IO is all that is spoken
+    /// ([`Config::raw_messages`](crate::Config::raw_messages)).
+    Message {
+        /// From whom.
+        session: SessionKey,
+        /// The message; UTF-8 unless it is binary.
+        data: &'a [u8],
+        /// Whether it came as binary.
+        is_binary: bool,
+    },
     /// An event arrived.
     Event {
         /// From whom.
@@ -203,6 +213,7 @@ pub(crate) enum Pending {
     ReleaseClaim {
         pid: Sid,
     },
+    Message { session: SessionKey, data: Span, is_binary: bool },
     Event {
         socket: SocketKey,
         name: Span,
@@ -317,6 +328,9 @@ impl Outputs {
             },
             Pending::Adopted { pid } => Output::Adopted { pid },
             Pending::ReleaseClaim { pid } => Output::ReleaseClaim { pid },
+            Pending::Message { session, data, is_binary } => {
+                Output::Message { session, data: self.bytes(data), is_binary }
+            }
             Pending::Event { socket, name, elements, count, attachments, ack_id } => Output::Event {
                 socket,
                 name: self.text(name),

@@ -33,7 +33,8 @@ impl Shard {
     pub(crate) fn open_session(&mut self, now: Moment, opening: Opening, transport: Transport) -> SessionKey {
         let heartbeat =
             Heartbeat::begin(opening.revision, now, self.config.ping_interval, self.config.ping_timeout);
-        let connect_by = Some(now + self.config.connect_timeout);
+        // Without namespaces there is none to join.
+        let connect_by = (!self.config.raw_messages).then(|| now + self.config.connect_timeout);
         let session = self.sessions.insert_with(|_| Session {
             sid: Sid::new([0; 15]),
             revision: opening.revision,
@@ -53,7 +54,7 @@ impl Shard {
             entry.sid = sid;
         }
         self.schedule(session);
-        if opening.revision == Revision::V3 {
+        if opening.revision == Revision::V3 && !self.config.raw_messages {
             // Revision 3 joins the main namespace without asking.
             self.begin_connect(now, session, "/", None);
         }

@@ -29,7 +29,7 @@ use crate::output::{Output, Outputs, Pending};
 use crate::reason::Reason;
 use crate::recovery::Log;
 use crate::room::{Member, NamespaceIndex, RoomIndex, Rooms};
-use crate::session::{Session, SessionKey, SessionTag, Transport};
+use crate::session::{RequestId, Session, SessionKey, SessionTag, Transport};
 use crate::slab::Slab;
 use crate::socket::{Socket, SocketKey, SocketTag, State};
 use crate::wheel::Wheel;
@@ -231,6 +231,16 @@ impl Shard {
     #[must_use]
     pub fn link_of(&self, session: SessionKey) -> Option<LinkKey> {
         self.sessions.get(session).and_then(Session::link)
+    }
+
+    /// The GET of a session that waits for something to be sent.
+    #[must_use]
+    pub fn waiting_get(&self, session: SessionKey) -> Option<RequestId> {
+        match &self.sessions.get(session)?.transport {
+            Transport::Polling(poll) => poll.get,
+            Transport::Probing(probe) => probe.poll.get,
+            Transport::WebSocket(_) | Transport::Closing(_) => None,
+        }
     }
 
     pub(crate) fn find_session(&self, sid: Sid) -> Option<SessionKey> {

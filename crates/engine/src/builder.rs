@@ -20,6 +20,9 @@ use crate::server::Server;
 /// Says whether a namespace name is one of a family.
 pub(crate) type DynamicNamespace = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
+/// Sees a message and whether it is binary, and may answer with one of the same kind.
+pub(crate) type OnMessage = Box<dyn Fn(&[u8], bool) -> Option<Vec<u8>> + Send + Sync>;
+
 /// Describes a server. Every setting has a default that suits most; see each for its meaning and bounds.
 ///
 /// ```no_run
@@ -41,6 +44,7 @@ pub struct Builder {
     pub(crate) recovery_skips_middlewares: bool,
     pub(crate) namespaces: HashMap<Box<str>, Namespace>,
     pub(crate) dynamic: Vec<(DynamicNamespace, Namespace)>,
+    pub(crate) on_message: Option<OnMessage>,
 }
 
 impl Builder {
@@ -242,6 +246,18 @@ impl Builder {
     #[must_use]
     pub fn headers(mut self, edit: impl Fn(&mut HeaderMap, bool) + Send + Sync + 'static) -> Self {
         self.http.edit_headers = Some(Arc::new(edit));
+        self
+    }
+
+    /// Speaks Engine.IO alone: there are no namespaces, and every message goes to `on_message`, which sees its bytes
+    /// and whether it is binary, and may answer with one of the same kind. Default: Socket.IO.
+    #[must_use]
+    pub fn raw_messages(
+        mut self,
+        on_message: impl Fn(&[u8], bool) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        self.config.raw_messages = true;
+        self.on_message = Some(Box::new(on_message));
         self
     }
 

@@ -477,10 +477,18 @@ fn reply_to_response(
         }
         Ok(Reply::Refused(fault)) => refusal(fault, None, false),
         Ok(Reply::BadRequest) => status(StatusCode::BAD_REQUEST),
-        // The shard has stopped.
-        Err(_) => status(StatusCode::SERVICE_UNAVAILABLE),
+        // The shard has stopped, or was told to cut the connection.
+        Err(_) => {
+            let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
+            response.extensions_mut().insert(Cut);
+            response
+        }
     }
 }
+
+/// Marks a response that our own listeners do not send: they drop the connection instead.
+#[derive(Clone, Copy)]
+pub(crate) struct Cut;
 
 fn status(code: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::http::{Origin, PeerAddress, is_ours, respond};
+use crate::http::{Cut, Origin, PeerAddress, is_ours, respond};
 use crate::mail::Mail;
 use crate::server::Inner;
 use crate::shard::ShardState;
@@ -177,7 +177,13 @@ where
         let server = server.clone();
         service_fn(move |request: Request<Incoming>| {
             let (server, serving, origin) = (server.clone(), serving.clone(), origin.clone());
-            async move { Ok::<_, Infallible>(route(server, serving, origin, request).await) }
+            async move {
+                let response = route(server, serving, origin, request).await;
+                if response.extensions().get::<Cut>().is_some() {
+                    return Err(io::Error::other("the connection is to be cut"));
+                }
+                Ok(response)
+            }
         })
     };
     let connection = hyper::server::conn::http1::Builder::new()

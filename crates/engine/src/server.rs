@@ -14,7 +14,7 @@ use serde_json::Value;
 use sio_proto::Parser;
 use tokio::sync::{oneshot, watch};
 
-use crate::builder::{Builder, DynamicNamespace};
+use crate::builder::{Builder, DynamicNamespace, OnMessage};
 use crate::emitter::Broadcaster;
 use crate::http::HttpSettings;
 use crate::interest::Interest;
@@ -38,6 +38,7 @@ pub(crate) struct Inner {
     pub(crate) accepting: watch::Sender<bool>,
     stopped: AtomicBool,
     pub(crate) connections: AtomicUsize,
+    pub(crate) on_message: Option<OnMessage>,
 }
 
 impl Inner {
@@ -190,6 +191,7 @@ impl Server {
             accepting: watch::Sender::new(true),
             stopped: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            on_message: builder.on_message,
         });
         let origin = Instant::now();
         let mut ports = Vec::with_capacity(shards);

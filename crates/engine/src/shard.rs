@@ -60,6 +60,8 @@ pub(crate) struct ShardState {
     read_buf: Vec<u8>,
     write_buf: Vec<u8>,
     commands: Vec<Command>,
+    /// A polling session whose next GET is to be cut.
+    severing: Option<SessionKey>,
 }
 
 struct LinkEntry {
@@ -101,6 +103,7 @@ impl ShardState {
             read_buf: vec![0; READ_BYTES],
             write_buf: Vec::new(),
             commands: Vec::new(),
+            severing: None,
         })
     }
 
@@ -408,6 +411,12 @@ impl ShardState {
                 let session = self.core.session_by_sid(sid);
                 self.requests.insert(request, PendingRequest { reply: Some(reply), session });
                 self.core.handle_get(now, sid, revision, request);
+                if session.is_some() && self.severing == session {
+                    self.severing = None;
+                    if let Some(session) = session {
+                        self.sever_poll(now, session);
+                    }
+                }
             }
             RequestMail::PostBegin { request, sid, revision, reply } => {
                 match self.core.handle_post_begin(now, sid, revision, request) {
@@ -530,8 +539,7 @@ impl ShardState {
                     }
                     self.drop_link(now, link);
                 } else {
-                    // By polling there is no link to cut: the session just ends.
-                    self.core.close(now, session);
+                    self.sever_poll(now, session);
                 }
             }
             Command::JoinAll { target, rooms } => {
@@ -553,6 +561,18 @@ impl ShardState {
                     self.core.disconnect(now, socket, close);
                 }
             }
+        }
+    }
+
+    /// Cuts the connection of a polling session's GET, or of its next one if none waits.
+    fn sever_poll(&mut self, now: Moment, session: SessionKey) {
+        match self.core.waiting_get(session) {
+            // Dropping the way back has the connection closed without a reply.
+            Some(request) => {
+                self.requests.remove(&request);
+                self.core.handle_request_lost(now, session, request);
+            }
+            None => self.severing = Some(session),
         }
     }
 
@@ -614,6 +634,14 @@ impl ShardState {
                         };
                         dispatch(server, entry, &event);
                     }
+                }
+                Output::Message { session, data, is_binary } => {
+                    if let Some(on_message) = &server.on_message
+                        && let Some(answer) = on_message(data, is_binary)
+                    {
+                        self.core.send_message(session, &answer, is_binary);
+                    }
+                    continue;
                 }
                 Output::Reply { request, reply } => {
                     if let Some(pending) = requests.remove(&request)
