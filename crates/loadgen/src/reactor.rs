@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -115,11 +115,13 @@ impl Reactor {
         &mut self,
         slot: usize,
         address: SocketAddr,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
     ) -> io::Result<()> {
         let socket = stream_socket(&address)?;
         if let Some(source) = source {
-            net::bind(&socket, &SocketAddr::new(source, 0))?;
+            // Several connections may share a port of ours as long as they differ in something else.
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            net::bind(&socket, &source)?;
         }
         sockopt::set_tcp_nodelay(&socket, true)?;
         match net::connect(&socket, &address) {

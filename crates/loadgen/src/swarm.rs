@@ -3,6 +3,8 @@
 //! Owns the phase of each connection and the counts of what went wrong. Knows nothing about what a scenario measures.
 //! A link's number is its slot in the reactor.
 
+use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -107,6 +109,7 @@ pub(crate) struct Swarm {
     key: String,
     accept: String,
     masks: Masks,
+    ports: Ports,
     pub(crate) counts: Counts,
 }
 
@@ -196,6 +199,7 @@ impl Load {
             key,
             accept,
             masks,
+            ports: Ports::new(),
             counts: Counts::default(),
         };
         // 256 MiB: a load generator that waits for a server's reads is at work, not under attack.
@@ -271,11 +275,21 @@ impl Load {
     }
 
     fn open(&mut self, link: usize) -> anyhow::Result<()> {
+        let address = self.swarm.target.address;
+        let mut attempts = 0;
+        loop {
+            let source =
+                self.swarm.target.source(link).map(|ip| SocketAddr::new(ip, self.swarm.ports.next_port()));
+            match self.reactor.open(link, address, source) {
+                Ok(()) => break,
+                // Ports that somebody else holds come in runs; 1,000 is longer than any seen.
+                Err(e) if source.is_some() && is_port_taken(&e) && attempts < 1000 => attempts += 1,
+                Err(e) => {
+                    return Err(e).with_context(|| format!("cannot open connection {link} to {address}"));
+                }
+            }
+        }
         let swarm = &mut self.swarm;
-        let address = swarm.target.address;
-        self.reactor
-            .open(link, address, swarm.target.source(link))
-            .with_context(|| format!("cannot open connection {link} to {address}"))?;
         swarm.phases[link] = Phase::Upgrading;
         swarm.opened[link] = Instant::now();
         self.reactor.send(link, swarm.target.upgrade_request(&swarm.key).as_bytes());
@@ -291,6 +305,36 @@ impl Load {
             }
             self.swarm.phases[link] = Phase::Closed;
         }
+    }
+}
+
+impl Drop for Load {
+    /// Resets what is still open: thousands of ports in TIME-WAIT would slow the next run down.
+    fn drop(&mut self) {
+        self.close(0..self.swarm.phases.len(), Ending::Reset);
+    }
+}
+
+fn is_port_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable)
+}
+
+/// Source ports in turn. The kernel's own choice for a bound address searches longer the more ports are taken; this does not.
+struct Ports(u16);
+
+impl Ports {
+    /// Unprivileged ports. They overlap those that the kernel gives out: a taken one is passed over.
+    const RANGE: std::ops::Range<u16> = 10_000..60_000;
+
+    /// Starts somewhere else in each process, so that two generators meet seldom.
+    fn new() -> Self {
+        let span = u32::from(Self::RANGE.end - Self::RANGE.start);
+        Self(Self::RANGE.start + (std::process::id().wrapping_mul(7919) % span) as u16)
+    }
+
+    fn next_port(&mut self) -> u16 {
+        self.0 = if self.0 + 1 < Self::RANGE.end { self.0 + 1 } else { Self::RANGE.start };
+        self.0
     }
 }
 

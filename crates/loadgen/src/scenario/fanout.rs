@@ -103,7 +103,7 @@ impl Fanout {
     fn publish(&mut self, io: &mut Io<'_>) {
         loop {
             let number = self.first.wrapping_add(self.flights.len() as u32);
-            if self.is_stopping || self.limit.is_some_and(|limit| number >= limit) {
+            if self.is_ending() {
                 return;
             }
             let began_at = match self.pace {
@@ -119,6 +119,12 @@ impl Fanout {
             self.flights.push_back(Flight { began_at, left: self.members[room] });
             io.emit(self.subscribers, &self.templates[room], number);
         }
+    }
+
+    /// Whether no more will be published.
+    fn is_ending(&self) -> bool {
+        let next = self.first.wrapping_add(self.flights.len() as u32);
+        self.is_stopping || self.limit.is_some_and(|limit| next >= limit)
     }
 
     /// How long the loop may wait before something is due.
@@ -240,7 +246,7 @@ pub(super) fn drive(
         }
         ensure!(load.swarm.is_ready(fanout.subscribers), "the publisher was dropped");
         fanout.publish(&mut load.io());
-        if until.is_none() && fanout.flights.is_empty() {
+        if until.is_none() && fanout.flights.is_empty() && fanout.is_ending() {
             return Ok(());
         }
         load.poll(fanout.wait(), fanout)?;
