@@ -33,14 +33,12 @@ impl Style {
 /// A column: its heading, and what stands in it.
 type Column = (&'static str, fn(&Series, &Series) -> String);
 
-/// The columns behind the server's name.
+/// The columns behind the server's name, before those of the workload.
 const COLUMNS: &[Column] = &[
     ("per s", |s, _| rate(s)),
     ("µs each", |s, _| number(s.median(COST))),
     ("× floor", |s, floor| s.ratio(floor, COST).map_or_else(dash, |r| format!("{r:.2}"))),
     ("user %", |s, _| number(s.median("server_user_pct"))),
-    ("p50 ms", |s, _| number(s.median("p50_ms"))),
-    ("p99 ms", |s, _| number(s.median("p99_ms"))),
     ("server %", |s, _| number(s.median("server_cpu_pct"))),
     ("load %", |s, _| number(s.median("loadgen_cpu_pct"))),
     ("faults", |s, _| s.faults().to_string()),
@@ -58,12 +56,18 @@ pub(super) fn write_workload(
     for (heading, _) in COLUMNS {
         write!(out, "{heading:>10}")?;
     }
+    for (heading, _) in workload.figures {
+        write!(out, "{heading:>10}")?;
+    }
     writeln!(out)?;
     let Some(floor) = series.first() else { return Ok(true) };
     for one in series {
         write!(out, "  {:<14}", one.server)?;
         for (_, cell) in COLUMNS {
             write!(out, "{:>10}", cell(one, floor))?;
+        }
+        for (_, key) in workload.figures {
+            write!(out, "{:>10}", number(one.median(key)))?;
         }
         writeln!(out)?;
         if let Some(why) = one.failure() {

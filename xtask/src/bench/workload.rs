@@ -11,6 +11,8 @@ pub(super) struct Workload {
     /// The load generator's flags, without the duration.
     flags: &'static [&'static str],
     length: Length,
+    /// Figures shown for this workload only: heading and key.
+    pub(super) figures: &'static [(&'static str, &'static str)],
     pub(super) targets: &'static [Target],
 }
 
@@ -33,6 +35,8 @@ pub(super) enum Target {
 
 const THREE_SECONDS: Length = Length::Seconds { flag: "--secs", full: "3", quick: "1" };
 
+const LATENCY: &[(&str, &str)] = &[("p50 ms", "p50_ms"), ("p99 ms", "p99_ms")];
+
 /// All workloads, in the order in which they are run.
 pub(super) const WORKLOADS: &[Workload] = &[
     Workload {
@@ -40,6 +44,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "1,000 subscribers, one room, 64 bytes, 4 publications under way",
         flags: &["fanout", "--conns", "1000", "--rooms", "1", "--size", "64", "--window", "4"],
         length: THREE_SECONDS,
+        figures: LATENCY,
         targets: &[Target::CostToFloor(0.45)],
     },
     Workload {
@@ -47,6 +52,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "10,000 subscribers in 100 rooms, 64 bytes, 4 publications under way",
         flags: &["fanout", "--conns", "10000", "--rooms", "100", "--size", "64", "--window", "4"],
         length: THREE_SECONDS,
+        figures: LATENCY,
         targets: &[Target::CostToFloor(1.2)],
     },
     Workload {
@@ -54,6 +60,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "1,000 subscribers, one room, 64 bytes, 100 publications a second",
         flags: &["fanout", "--conns", "1000", "--rooms", "1", "--size", "64", "--rate", "100"],
         length: THREE_SECONDS,
+        figures: LATENCY,
         targets: &[Target::CostToFloor(1.1)],
     },
     Workload {
@@ -61,6 +68,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "100 connections, 8 acknowledged round trips under way on each, 64 bytes",
         flags: &["echo", "--conns", "100", "--window", "8", "--size", "64"],
         length: THREE_SECONDS,
+        figures: LATENCY,
         targets: &[],
     },
     Workload {
@@ -68,6 +76,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "1,000 connections, one acknowledged round trip under way on each, 64 bytes",
         flags: &["echo", "--conns", "1000", "--window", "1", "--size", "64"],
         length: THREE_SECONDS,
+        figures: LATENCY,
         targets: &[Target::CostToFloor(1.4)],
     },
     Workload {
@@ -75,6 +84,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "one connection, rounds of 200,000 events of 128 bytes",
         flags: &["ingest", "--conns", "1", "--msgs", "200000", "--size", "128"],
         length: Length::Seconds { flag: "--secs", full: "2", quick: "0.5" },
+        figures: &[],
         targets: &[Target::AtLeast { key: "per_sec_at_least", bound: 4e6, label: "events per second" }],
     },
     Workload {
@@ -82,6 +92,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "5,000 connections reset at once and opened again, 512 handshakes under way",
         flags: &["storm", "--conns", "5000", "--inflight", "512"],
         length: Length::Fixed,
+        figures: &[("back s", "all_back_secs"), ("p99 ms", "p99_ms")],
         targets: &[],
     },
     Workload {
@@ -89,6 +100,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "10,000 connections reset at once and opened again, 512 handshakes under way",
         flags: &["storm", "--conns", "10000", "--inflight", "512"],
         length: Length::Fixed,
+        figures: &[("back s", "all_back_secs"), ("p99 ms", "p99_ms")],
         targets: &[Target::AtMost { key: "all_back_secs", bound: 1.0, label: "seconds until all are back" }],
     },
     Workload {
@@ -97,6 +109,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         flags: &["idle", "--conns", "18000", "--timeout", "60"],
         // 30 s: longer than the ping interval, so that every connection has had a heartbeat.
         length: Length::Seconds { flag: "--hold", full: "30", quick: "2" },
+        figures: &[("KiB each", "rss_kib_per_conn"), ("hold %", "hold_cpu_pct")],
         targets: &[
             Target::AtMost { key: "rss_kib_per_conn", bound: 2.0, label: "KiB per connection" },
             Target::AtMost { key: "hold_cpu_pct", bound: 2.0, label: "% of a core for heartbeats" },
