@@ -6,7 +6,7 @@ use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
 
 use crate::swarm::{Join, Load, Masks, Pace};
-use crate::target::{RawTarget, Target};
+use crate::target::{RawTarget, STAMP_BYTES, Target, payload_json};
 use crate::usage;
 
 /// Puts a Socket.IO server on this machine under load and judges what it sends.
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Echo(EchoArgs),
     /// Send events as fast as the server takes them.
     Ingest(IngestArgs),
+    /// Subscribers over HTTP long-polling: deliveries, polls, order.
+    Polling(FanoutArgs),
     /// Fan-out with one subscriber that stops to read halfway: does the server grow, do the others wait?
     Slow(FanoutArgs),
     /// Cut all connections at once and open them again.
@@ -104,7 +106,7 @@ pub(crate) struct IdleArgs {
     pub(crate) rooms: usize,
 }
 
-/// Flags of `fanout` and `slow`.
+/// Flags of `fanout`, `slow` and `polling`.
 #[derive(Args)]
 pub(crate) struct FanoutArgs {
     #[command(flatten)]
@@ -250,6 +252,31 @@ pub(crate) struct FloorArgs {
 pub(crate) fn secs(seconds: f64) -> anyhow::Result<Duration> {
     ensure!((0.0..=86_400.0).contains(&seconds), "{seconds} s is not between 0 and a day");
     Ok(Duration::from_secs_f64(seconds))
+}
+
+impl FanoutArgs {
+    /// What every scenario of this kind needs.
+    ///
+    /// # Errors
+    /// The caller's.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.size >= STAMP_BYTES, "--size must be at least {STAMP_BYTES}");
+        ensure!((1..=self.conns).contains(&self.rooms), "--rooms must be between 1 and --conns");
+        ensure!(self.window > 0, "--window must be at least 1");
+        Ok(())
+    }
+
+    /// The join of the subscribers.
+    pub(crate) fn subscription(&self) -> Join {
+        self.common.join(&self.room, self.rooms, self.conns)
+    }
+
+    /// The packet that publishes to `room`, with a hole for the number.
+    pub(crate) fn publication(&self, target: &Target, room: usize) -> String {
+        let name = self.subscription().room_of(room);
+        let argument = self.pub_arg.replace("%ROOM%", &name).replace("%DATA%", &payload_json(self.size));
+        target.event_packet(None, &self.pub_event, &argument)
+    }
 }
 
 impl Common {

@@ -99,6 +99,11 @@ impl Reactor {
         self.reads
     }
 
+    /// Whether `slot` has a connection.
+    pub(crate) fn is_open(&self, slot: usize) -> bool {
+        self.wires.get(slot).is_some_and(|w| w.socket.is_some())
+    }
+
     /// Starts to listen; accepted connections get the lowest free slots.
     pub(crate) fn listen(&mut self, address: SocketAddr) -> io::Result<()> {
         let socket = stream_socket(&address)?;

@@ -4,5 +4,7 @@ pub(crate) mod echo;
 pub(crate) mod fanout;
 pub(crate) mod idle;
 pub(crate) mod ingest;
+mod ledger;
+pub(crate) mod polling;
 pub(crate) mod slow;
 pub(crate) mod storm;

@@ -71,7 +71,8 @@ impl Join {
         self.room.replace("%ROOM%", &number.to_string()).replace("%CONN%", &link.to_string())
     }
 
-    fn argument_of(&self, link: usize) -> String {
+    /// The argument of the join event of `link`.
+    pub(crate) fn argument_of(&self, link: usize) -> String {
         self.argument.replace("%ROOM%", &self.room_of(link)).replace("%CONN%", &link.to_string())
     }
 }
@@ -93,6 +94,13 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// The first fault, for an error that it may explain.
+    pub(crate) fn first_words(&self) -> String {
+        self.first_fault
+            .as_ref()
+            .map_or_else(|| "no fault seen".to_owned(), |fault| format!("first fault: {fault}"))
+    }
+
     /// Counts a fault, and keeps the words of the first.
     pub(crate) fn note_bad(&mut self, why: impl FnOnce() -> String) {
         self.bad += 1;

@@ -96,6 +96,23 @@ impl Target {
         )
     }
 
+    /// A long-polling request without its body (EIO4 "HTTP long-polling"); `body_len` makes it a POST.
+    pub(crate) fn polling_request(&self, sid: Option<&str>, body_len: Option<usize>) -> String {
+        let Self { path, query, host, .. } = self;
+        let method = if body_len.is_some() { "POST" } else { "GET" };
+        let mut request = format!("{method} {path}?EIO=4&transport=polling{query}");
+        if let Some(sid) = sid {
+            request += "&sid=";
+            request += sid;
+        }
+        request += " HTTP/1.1\r\nHost: ";
+        request += host;
+        if let Some(len) = body_len {
+            request += &format!("\r\nContent-Type: text/plain;charset=UTF-8\r\nContent-Length: {len}");
+        }
+        request + "\r\n\r\n"
+    }
+
     /// `kind`, the namespace unless it is the main one, and `id`: how every Socket.IO packet starts.
     pub(crate) fn packet_head(&self, kind: char, id: Option<u32>) -> String {
         let mut head = format!("4{kind}");
@@ -154,9 +171,8 @@ impl Template {
     }
 
     /// The whole text with `number` in the hole.
-    #[cfg(test)]
-    fn text(&self, number: u32) -> Vec<u8> {
-        [&self.head[..], format!("{number:08x}").as_bytes(), &self.tail].concat()
+    pub(crate) fn text(&self, number: u32) -> Vec<u8> {
+        [&self.head[..], &wire::encode_hex8(number), &self.tail].concat()
     }
 
     /// The number in `text`, if the rest of it is exactly this template.
@@ -179,6 +195,11 @@ pub(crate) fn payload(size: usize) -> String {
     let mut text = format!("{STAMP}00000000");
     text.extend(std::iter::repeat_n('.', size.saturating_sub(STAMP_BYTES)));
     text
+}
+
+/// The payload as a JSON string.
+pub(crate) fn payload_json(size: usize) -> String {
+    format!("\"{}\"", payload(size))
 }
 
 #[cfg(test)]

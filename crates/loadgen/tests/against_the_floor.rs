@@ -112,6 +112,21 @@ fn connections_come_back_after_a_storm() {
 }
 
 #[test]
+fn long_polling_subscribers_get_everything_in_order() {
+    let floor = Floor::start(&[]);
+    let report = floor.load_cleanly("polling --conns 6 --rooms 2 --rate 200 --secs 0.4");
+    assert!(report["units"].as_u64() >= Some(3), "{report}");
+}
+
+#[test]
+fn losses_over_long_polling_are_noticed() {
+    let floor = Floor::start(&["--drop-every", "10"]);
+    let (code, report) = floor.load("polling --conns 6 --rate 100 --secs 0.5 --warmup 0 --stall 1");
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report["missing"].as_u64() > Some(0), "{report}");
+}
+
+#[test]
 fn idle_connections_stay() {
     let floor = Floor::start(&[]);
     let report = floor.load_cleanly("idle --conns 200 --hold 0.1 --join room-%CONN% --src-ips 3");
@@ -130,7 +145,7 @@ fn a_silent_subscriber_is_not_counted_as_a_loss() {
 #[test]
 fn lost_deliveries_are_noticed() {
     let floor = Floor::start(&["--drop-every", "7"]);
-    let (code, report) = floor.load("fanout --conns 10 --msgs 50 --stall 0.2");
+    let (code, report) = floor.load("fanout --conns 10 --msgs 50 --window 50 --stall 2");
     assert_eq!(code, Some(1), "{report}");
     let (missing, units) = (report["missing"].as_u64().unwrap(), report["units"].as_u64().unwrap());
     // Every seventh of 500 was left out: nothing is counted twice and nothing is overlooked.

@@ -27,27 +27,26 @@ pub(crate) fn run(args: &FanoutArgs) -> anyhow::Result<Report> {
 
     fanout.next_due = Instant::now();
     drive(&mut load, &mut fanout, Some(Instant::now() + secs(args.warmup)?), stall)?;
-    fanout.latencies.clear();
+    fanout.ledger.restart();
     drive(&mut load, &mut fanout, Some(Instant::now() + half), stall)?;
-    let before = [50.0, 99.0, 100.0].map(|p| fanout.latencies.ms(p));
+    let before = [50.0, 99.0, 100.0].map(|p| fanout.ledger.latencies.ms(p));
     let memory_before = usage::memory(pids)?;
 
     load.reactor.pause(SILENT);
-    fanout.excuse(SILENT, false);
-    fanout.latencies.clear();
-    fanout.deliveries = 0;
+    fanout.ledger.excuse(SILENT, false);
+    fanout.ledger.restart();
     let begin = Sample::take(pids)?;
     drive(&mut load, &mut fanout, Some(Instant::now() + half), stall)?;
     let span = begin.until(&Sample::take(pids)?);
-    let after = [50.0, 99.0, 100.0].map(|p| fanout.latencies.ms(p));
+    let after = [50.0, 99.0, 100.0].map(|p| fanout.ledger.latencies.ms(p));
     let memory_after = usage::memory(pids)?;
-    let deliveries = fanout.deliveries;
+    let deliveries = fanout.ledger.deliveries;
 
     fanout.is_stopping = true;
     drive(&mut load, &mut fanout, None, stall)?;
     let mut counts = load.swarm.counts.clone();
     counts.dropped -= fanout.excused_drops;
-    let missing = fanout.missing;
+    let missing = fanout.ledger.missing;
     let is_cut = is_cut_off(&mut load)?;
 
     let mut report = Report::new("slow", args.common.label.as_deref());
