@@ -161,7 +161,11 @@ pub(super) fn install(root: &Path, peers: &[String]) -> anyhow::Result<()> {
             _ => continue,
         };
         for step in steps {
-            let status = Command::new(step[0]).args(&step[1..]).current_dir(&folder).status();
+            // The Cargo that runs us, where a step names Cargo.
+            let program =
+                Some(step[0]).filter(|name| *name == "cargo").and_then(|_| std::env::var_os("CARGO"));
+            let program = program.unwrap_or_else(|| step[0].into());
+            let status = Command::new(program).args(&step[1..]).current_dir(&folder).status();
             let status = status.with_context(|| format!("cannot run {}", step[0]))?;
             ensure!(status.success(), "{} failed in {}", step.join(" "), folder.display());
         }
