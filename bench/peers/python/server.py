@@ -43,12 +43,15 @@ async def report_sunk(sid, value):
     return sunk
 
 
-async def announce():
-    print("ready", flush=True)
+class Server(uvicorn.Server):
+    async def startup(self, sockets=None):
+        await super().startup(sockets)
+        # Not in the application's start-up hook: that runs before the socket listens.
+        print("ready", flush=True)
 
 
-uvicorn.run(
-    socketio.ASGIApp(sio, on_startup=announce),
+config = uvicorn.Config(
+    socketio.ASGIApp(sio),
     host="127.0.0.1",
     port=int(sys.argv[1]),
     loop="uvloop",
@@ -59,3 +62,4 @@ uvicorn.run(
     access_log=False,
     log_level="warning",
 )
+Server(config).run()
