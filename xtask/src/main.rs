@@ -1,3 +1,61 @@
-//! Project chores.
+//! Project chores, run as `cargo xtask CHORE`: benchmarks, the tidy check and the table of allowed dependencies.
+//!
+//! Nothing here is part of the product. Exits with 0 when all is well, 1 when a check or a target was missed, 2 when a
+//! chore could not be done.
 
-fn main() {}
+mod bench;
+mod layers;
+mod project;
+mod tidy;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Measure the engine against the floor and its peers.
+    Bench(Box<bench::Args>),
+    /// Check what the style guide leaves to machines.
+    Tidy,
+    /// Compare the crates' dependencies with the table of allowed ones.
+    Layers,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
+        Chore::Bench(args) => bench::run(&args),
+        Chore::Tidy => project::root().and_then(|root| tell("tidy", &tidy::check(&root)?)),
+        Chore::Layers => layers::check().and_then(|faults| tell("layers", &faults)),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // When stderr is gone too, the exit code has to do.
+            let _ = writeln!(std::io::stderr(), "xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints a check's findings; whether there were none.
+fn tell(check: &str, faults: &[String]) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    for fault in faults {
+        writeln!(out, "{fault}")?;
+    }
+    match faults.len() {
+        0 => writeln!(out, "{check}: ok")?,
+        n => writeln!(out, "{check}: {n} to mend")?,
+    }
+    Ok(faults.is_empty())
+}
