@@ -21,9 +21,8 @@ function shared(options = {}) {
 }
 
 after(async () => {
-  for (const server of await Promise.allSettled(started.values())) {
-    if (server.status === 'fulfilled') await server.value.stop();
-  }
+  const servers = await Promise.allSettled(started.values());
+  await Promise.all(servers.filter((one) => one.status === 'fulfilled').map((one) => one.value.stop()));
 });
 
 /**

@@ -51,8 +51,9 @@ function request(port, target, { method = 'GET', headers = {}, body, agent = fal
     if (Array.isArray(body)) {
       (async () => {
         for (const piece of body) {
+          if (req.destroyed) return;
           req.write(piece);
-          await sleep(pieceDelay);
+          await Promise.race([sleep(pieceDelay), new Promise((resolve) => req.once('close', resolve))]);
         }
         req.end();
       })();
