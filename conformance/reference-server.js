@@ -102,11 +102,14 @@ function startSocketServer() {
 
 function serve(io, socket, reasons) {
   const nsp = socket.nsp;
-  const answer = (ack, value) => typeof ack === 'function' && ack(value);
+  const answer = (ack, ...values) => typeof ack === 'function' && ack(...values);
   socket.on('disconnect', (reason) => reasons.set(socket.id, reason));
 
   socket.on('message', (...args) => socket.emit('message-back', ...args));
-  socket.on('message-with-ack', (...args) => args.pop()(...args));
+  socket.on('message-with-ack', (...args) => {
+    const ack = args.pop();
+    answer(ack, ...args);
+  });
 
   socket.on('join', (room, ack) => {
     socket.join(room);
@@ -130,7 +133,7 @@ function serve(io, socket, reasons) {
     const target = room ? nsp.to(room) : socket;
     target.timeout(timeout).emit(event, ...args, (error, ...rest) => {
       const answers = room ? rest[0] : rest;
-      ack(error ? { error: error.message, answers } : { answers });
+      answer(ack, error ? { error: error.message, answers } : { answers });
     });
   });
   socket.on('ask-me', (event, ...args) => {
