@@ -41,6 +41,9 @@ async function startServer(options = {}) {
   throw lastError;
 }
 
+/** Starts a server on a given port, for tests that bring one back. */
+const startOn = (port, options = {}) => tryStart(port, options);
+
 function tryStart(port, options) {
   const args = ['--port', String(port)];
   for (const [name, value] of Object.entries(options)) {
@@ -94,4 +97,4 @@ function freePort() {
   });
 }
 
-module.exports = { shared, startServer, freePort, IS_REFERENCE };
+module.exports = { shared, startServer, startOn, freePort, IS_REFERENCE };
