@@ -149,10 +149,16 @@ class Polling {
     this.pump();
     return this.inbox.next(ms);
   }
-  /** Breaks the session as a lost network would: the held GET is cut. */
-  drop() {
+  /** Breaks the session as a lost network would: the held GET is cut, once one has had the time to reach the server. */
+  async drop() {
+    this.pump();
+    await sleep(40);
     this.stopped = true;
-    this.held?.req.destroy();
+    this.held.req.destroy();
+  }
+  /** Stops reading and answering, and leaves the held GET open. */
+  freeze() {
+    this.stopped = true;
   }
   async ended(ms = 3000) {
     this.pump();
@@ -229,7 +235,7 @@ class Ws {
       if (item !== '2') return item;
     }
   }
-  send(...packets) {
+  async send(...packets) {
     for (const packet of packets) this.socket.send(packet);
   }
   closed(ms = 3000) {
@@ -237,6 +243,10 @@ class Ws {
   }
   close() {
     this.socket.close();
+  }
+  /** Stops reading and answering, and leaves the connection open. */
+  freeze() {
+    this.socket.pause();
   }
   /** Breaks the connection without a close frame. */
   drop() {
