@@ -169,7 +169,7 @@ besideWitness('hostile frames', {}, (harm) => {
 });
 
 besideWitness('hostile packets', {}, (harm) => {
-  const fatal = (sentence, ...packets) => harm(`${sentence} closes the connection`, async (port) => {
+  const fatal = (sentence, ...packets) => harm(`${sentence} closes the connection`, { referenceFails: sentence.includes('fraction') && 'it checks the range alone' }, async (port) => {
     const ws = await openWs(port);
     await join(ws);
     ws.send(...packets);
@@ -184,7 +184,7 @@ besideWitness('hostile packets', {}, (harm) => {
   fatal('upgrade and CONNECT out of order', '5', '42/nowhere,["message"]');
   for (const depth of [1000, 100000]) {
     for (const [kind, open, close] of [['arrays', '[', ']'], ['objects', '{"a":', '}'], ['unclosed arrays', '[', '']]) {
-      harm(`${depth} nested ${kind} cost at most the connection`, async (port) => {
+      harm(`${depth} nested ${kind} cost at most the connection`, { oursOnly: depth > 1000 && 'it kills the reference' }, async (port) => {
         const ws = await openWs(port);
         await join(ws);
         ws.send(`42["message",${open.repeat(depth)}${close ? '1' + close.repeat(depth) : ''}]`);
@@ -324,7 +324,7 @@ besideWitness('hostile polling', {}, (harm) => {
     const reply = await request(port, `${EIO}&${keys}`);
     assert.ok([200, 400, 414, 431].includes(reply.status));
   });
-  harm('pipelined requests are answered in order', async (port) => {
+  harm('pipelined requests are answered in order', { referenceFails: 'it starts them all at once and takes the second POST for an overlap' }, async (port) => {
     const session = await Polling.open(port, { path });
     const tcp = await Tcp.open(port);
     const post = (body) => `POST ${session.target} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
@@ -358,7 +358,7 @@ besideWitness('hostile sessions', {}, (harm) => {
     assert.equal(await socket.ask('message-with-ack', 'alive'), 'alive');
     ws.close();
   });
-  harm('a WebSocket with the sid of a WebSocket session is closed and harms it not', async (port) => {
+  harm('a WebSocket with the sid of a WebSocket session is closed and harms it not', { referenceFails: 'it lets the session upgrade from one WebSocket to another' }, async (port) => {
     const ws = await openWs(port);
     const socket = await join(ws);
     await Ws.connect(port, { path, extra: { sid: ws.sid } }).closed();
@@ -378,7 +378,7 @@ besideWitness('hostile sessions', {}, (harm) => {
     assert.ok(replies.filter((one) => one.status === 400).length >= 48);
   });
   harm('an upgrade request with a bad WebSocket key or version is refused', async (port) => {
-    for (const change of [['Sec-WebSocket-Version: 13', 'Sec-WebSocket-Version: 8'], [/Sec-WebSocket-Key: .*/, 'Sec-WebSocket-Key: short'], [/Sec-WebSocket-Key: .*\r\n/, ''], ['GET', 'POST']]) {
+    for (const change of [['Sec-WebSocket-Version: 13', 'Sec-WebSocket-Version: 7'], [/Sec-WebSocket-Key: .*/, 'Sec-WebSocket-Key: short'], [/Sec-WebSocket-Key: .*\r\n/, ''], ['GET', 'POST']]) {
       const tcp = await Tcp.open(port);
       tcp.write(upgradeRequest(port, `${path}?EIO=4&transport=websocket`).replace(...change));
       await tcp.until((text) => tcp.isClosed || text.includes('\r\n\r\n'), 3000);
@@ -462,11 +462,27 @@ besideWitness('hostile compression', { wsDeflate: true, maxPayload: 100000 }, (h
     return tcp;
   };
   const deflated = (text) => zlib.deflateRawSync(text, { finishFlush: zlib.constants.Z_SYNC_FLUSH }).subarray(0, -4);
+  /** All messages the server has sent so far, unpacked where they are compressed. */
+  const unpacked = (tcp) => {
+    let at = tcp.data.indexOf('\r\n\r\n') + 4;
+    const plain = [];
+    const packed = [];
+    while (at + 2 <= tcp.data.length) {
+      const [head, short] = [tcp.data[at], tcp.data[at + 1]];
+      const length = short === 126 ? tcp.data.readUInt16BE(at + 2) : short;
+      const start = at + (short === 126 ? 4 : 2);
+      const body = tcp.data.subarray(start, start + length);
+      if (head & 0x40) packed.push(body, Buffer.from([0, 0, 0xff, 0xff]));
+      else plain.push(body);
+      at = start + length;
+    }
+    return Buffer.concat(plain).toString() + zlib.inflateRawSync(Buffer.concat(packed), { finishFlush: zlib.constants.Z_SYNC_FLUSH });
+  };
   harm('a compressed message works at all', async (port) => {
     const tcp = await deflating(port);
-    await tcp.until((text) => text.includes('40{"sid"'));
+    await tcp.until(() => unpacked(tcp).includes('40{"sid"'));
     tcp.write(frame(OPCODE.text, deflated('42["message","packed"]'), { rsv: 4 }));
-    await tcp.until((text) => text.includes('packed'));
+    await tcp.until(() => unpacked(tcp).includes('42["message-back","packed"]'));
     tcp.drop();
   });
   harm('a small frame that unpacks to a hundred megabytes is stopped at the limit', async (port) => {
