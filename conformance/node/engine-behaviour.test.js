@@ -340,7 +340,7 @@ describe('polling', { concurrency: 8 }, () => {
   conforms('packets before a bad one in a payload are delivered', async () => {
     const session = await Polling.open((await raw()).port);
     const held = session.poll();
-    await sleep(20);
+    await sleep(60);
     await session.post(['4good', 'zbad', '4never'].join(SEPARATOR)).catch(() => {});
     const reply = await held;
     assert.equal(splitPayload(reply.text)[0], '4good');
@@ -354,8 +354,8 @@ describe('polling', { concurrency: 8 }, () => {
   });
   conforms('a second POST while the first is still arriving closes the session', async () => {
     const session = await Polling.open((await raw()).port);
-    const slow = session.post(['4a', 'b', 'c'], { pieceDelay: 300 });
-    await sleep(50);
+    const slow = session.post(['4a', 'b', 'c'], { pieceDelay: 400 });
+    await sleep(100);
     assert.equal((await session.post('4second')).status, 400);
     const first = await slow.catch(() => null);
     assert.ok(first === null || first.status >= 400, 'the first POST must fail too');
@@ -379,9 +379,9 @@ describe('polling', { concurrency: 8 }, () => {
   conforms('a client that cuts its POST in the middle loses the session', async () => {
     const session = await Polling.open((await raw()).port);
     const slow = session.post(['4a', 'b', 'c'], { pieceDelay: 5000 });
-    await sleep(50);
-    slow.req.destroy();
     await sleep(100);
+    slow.req.destroy();
+    await sleep(150); // No look before: a second POST would end the session by itself.
     await assertGone(session);
   });
   conforms('a binary message that starts like a text packet stays binary', async () => {

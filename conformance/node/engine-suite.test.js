@@ -85,7 +85,7 @@ describe('Engine.IO suite: messages over polling', { concurrency: 8 }, () => {
   conforms('a second poll while one is held closes the session', async () => {
     const session = await Polling.open((await server()).port);
     const first = session.poll();
-    await sleep(5);
+    await sleep(60); // Long enough for the first to be there on a busy machine.
     const second = await session.poll();
     assert.ok([400, 500].includes(second.status), `second poll answered ${second.status}`);
     const held = await first;
@@ -144,7 +144,7 @@ describe('Engine.IO suite: heartbeat', { concurrency: 8 }, () => {
 describe('Engine.IO suite: close', { concurrency: 8 }, () => {
   conforms('a posted close packet ends the held poll with a noop, then the session is gone', async () => {
     const session = await Polling.open((await server()).port);
-    const [poll, post] = await Promise.all([session.poll(), sleep(5).then(() => session.post('1'))]);
+    const [poll, post] = await Promise.all([session.poll(), sleep(60).then(() => session.post('1'))]);
     assert.deepEqual([poll.status, poll.text], [200, '6']);
     assert.deepEqual([post.status, post.text], [200, 'ok']);
     assert.equal((await session.poll()).status, 400);

@@ -86,7 +86,7 @@ describe('Socket.IO suite: heartbeat, close and upgrade', { concurrency: 8 }, ()
   });
   conforms('socket.io path: a posted close packet ends the held poll with a noop, then the session is gone', async () => {
     const session = await Polling.open((await server()).port, { path });
-    const [poll] = await Promise.all([session.poll(), sleep(5).then(() => session.post('1'))]);
+    const [poll] = await Promise.all([session.poll(), sleep(60).then(() => session.post('1'))]);
     assert.deepEqual([poll.status, poll.text], [200, '6']);
     assert.equal((await session.poll()).status, 400);
   });

@@ -128,7 +128,7 @@ describe('upgrade', { concurrency: 8 }, () => {
   conforms('a poll still held when the upgrade arrives is ended', async () => {
     const { session, ws } = await probing();
     const held = session.poll();
-    await sleep(20);
+    await sleep(100);
     ws.send('5');
     const reply = await within(500, held, 'the end of the poll');
     assert.ok(['6', '1'].includes(reply.text), reply.text);
