@@ -1,0 +1,100 @@
+'use strict';
+// Starts and stops the server under test. Knows the command line of the contract (README.md) and nothing of protocols.
+
+const { spawn } = require('node:child_process');
+const net = require('node:net');
+const path = require('node:path');
+const { after } = require('node:test');
+
+const REFERENCE = `node ${path.join(__dirname, '..', 'reference-server.js')}`;
+const FIXTURE = process.env.FANFARE_FIXTURE || REFERENCE;
+/** True when the tests run against the Node reference server; a few expectations differ. */
+const IS_REFERENCE = FIXTURE.includes('reference-server.js');
+
+const started = new Map();
+
+/** One server per distinct set of options and test file, started at first use, stopped after the file's last test. */
+function shared(options = {}) {
+  const key = JSON.stringify(options);
+  if (!started.has(key)) started.set(key, startServer(options));
+  return started.get(key);
+}
+
+after(async () => {
+  const servers = await Promise.allSettled(started.values());
+  await Promise.all(servers.filter((one) => one.status === 'fulfilled').map((one) => one.value.stop()));
+});
+
+/**
+ * Starts a server of one's own. Options are the contract's flags in camel case; `true` gives a bare flag.
+ * The caller stops it.
+ */
+async function startServer(options = {}) {
+  let lastError;
+  for (let attempt = 0; attempt < 3; attempt++) {
+    try {
+      return await tryStart(await freePort(), options);
+    } catch (error) {
+      lastError = error; // Most likely somebody took the port between our look and the server's bind.
+    }
+  }
+  throw lastError;
+}
+
+/** Starts a server on a given port, for tests that bring one back. */
+const startOn = (port, options = {}) => tryStart(port, options);
+
+function tryStart(port, options) {
+  const args = ['--port', String(port)];
+  for (const [name, value] of Object.entries(options)) {
+    args.push('--' + name.replace(/[A-Z]/g, (c) => '-' + c.toLowerCase()));
+    if (value !== true) args.push(String(value));
+  }
+  // `exec`, so that our signals reach the server and not a shell in between.
+  const child = spawn('sh', ['-c', `exec ${FIXTURE} "$@"`, 'fixture', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const exited = new Promise((resolve) => child.on('exit', (code, signal) => resolve({ code, signal })));
+  return new Promise((resolve, reject) => {
+    const giveUp = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`no "ready" within 10 s from: ${FIXTURE} ${args.join(' ')}`));
+    }, 10000);
+    exited.then((how) => reject(new Error(`server ended (${JSON.stringify(how)}) before "ready": ${FIXTURE} ${args.join(' ')}`)));
+    let text = '';
+    child.stdout.on('data', (chunk) => {
+      text += chunk;
+      if (!/^ready$/m.test(text)) return;
+      clearTimeout(giveUp);
+      resolve({
+        port,
+        pid: child.pid,
+        url: `http://127.0.0.1:${port}`,
+        exited,
+        /** Graceful stop by SIGTERM; after 5 s by force. */
+        async stop() {
+          child.kill('SIGTERM');
+          const force = setTimeout(() => child.kill('SIGKILL'), 5000);
+          const how = await exited;
+          clearTimeout(force);
+          return how;
+        },
+        kill() {
+          child.kill('SIGKILL');
+          return exited;
+        },
+      });
+    });
+  });
+}
+
+function freePort() {
+  return new Promise((resolve, reject) => {
+    const probe = net.createServer();
+    probe.on('error', reject);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => resolve(port));
+    });
+  });
+}
+
+module.exports = { shared, startServer, startOn, freePort, IS_REFERENCE };
