@@ -1,6 +1,8 @@
 //! Ends sessions: what the peer still gets, and in what order sockets, transport and session go.
 //! Invariant: after `close_session` the key is dead, or the session is `Closing` and has no sockets.
 
+use std::time::Duration;
+
 use crate::link::LinkKey;
 use crate::message::Message;
 use crate::moment::Moment;
@@ -8,6 +10,10 @@ use crate::output::{Pending, Reply};
 use crate::reason::Reason;
 use crate::session::{Closing, SessionKey, Transport};
 use crate::shard::Shard;
+
+/// Between the last message of a closed session and the close frame. JavaScript clients look at a message a moment
+/// after it came, but at the close frame at once: in one read, the frame would hide why the session ended.
+const FAREWELL_DELAY: Duration = Duration::from_millis(5);
 
 /// How a session takes its leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +80,7 @@ impl Shard {
         match &mut entry.transport {
             Transport::WebSocket(link) => {
                 let link = *link;
-                self.close_session_link(session, link, goodbye);
+                self.close_session_link(now, session, link, goodbye);
                 self.remove_session(session);
             }
             Transport::Polling(_) | Transport::Probing(_) => {
@@ -92,25 +98,21 @@ impl Shard {
                     let link = probe.link;
                     self.close_link(link);
                 }
-                match (open, keeps_queue || goodbye == Goodbye::Graceful) {
-                    (Some(get), true) => {
-                        let body = self.last_payload(session);
-                        self.reply(get, body);
-                        self.remove_session(session);
+                match (open, goodbye == Goodbye::Graceful) {
+                    (Some(get), true) if keeps_queue => {
+                        // The close packet waits for the next GET: JavaScript clients act on it before they look at
+                        // a message that came in the same payload.
+                        let queued = self.next_payload(session);
+                        self.reply(get, queued);
+                        self.linger(now, session);
                     }
-                    (Some(get), false) => {
+                    (Some(get), _) => {
                         let packet: &[u8] = if goodbye == Goodbye::Answer { b"6" } else { b"1" };
                         let reply = self.payload_of(session, packet);
                         self.reply(get, reply);
                         self.remove_session(session);
                     }
-                    (None, true) => {
-                        let until = now + self.config.close_grace;
-                        if let Some(entry) = self.sessions.get_mut(session) {
-                            entry.transport = Transport::Closing(Box::new(Closing { until }));
-                        }
-                        self.schedule(session);
-                    }
+                    (None, true) => self.linger(now, session),
                     (None, false) => self.remove_session(session),
                 }
             }
@@ -118,17 +120,33 @@ impl Shard {
         }
     }
 
-    fn close_session_link(&mut self, session: SessionKey, link: LinkKey, goodbye: Goodbye) {
+    /// Keeps a closed polling session until its next GETs have taken what is queued, and the close packet.
+    fn linger(&mut self, now: Moment, session: SessionKey) {
+        let until = now + self.config.close_grace;
+        if let Some(entry) = self.sessions.get_mut(session) {
+            entry.transport = Transport::Closing(Box::new(Closing { until }));
+        }
+        self.schedule(session);
+    }
+
+    fn close_session_link(&mut self, now: Moment, session: SessionKey, link: LinkKey, goodbye: Goodbye) {
+        let has_queue = self.sessions.get(session).is_some_and(|entry| !entry.outbox.is_empty());
         match goodbye {
-            Goodbye::Graceful => {
+            Goodbye::Graceful if has_queue => {
                 let mut rest = Vec::new();
-                self.drain_outbox(session, link, &mut rest);
+                while self.sessions.get(session).is_some_and(|entry| !entry.outbox.is_empty()) {
+                    let mut part = Vec::new();
+                    self.drain_outbox(session, link, &mut part);
+                    rest.append(&mut part);
+                }
                 if let Some(entry) = self.links.get_mut(link) {
                     entry.stage().append(&mut rest);
+                    entry.session = SessionKey::NONE;
                 }
-                self.close_link(link);
+                self.mark_link(link);
+                self.farewells.push_back((now + FAREWELL_DELAY, link));
             }
-            Goodbye::Prompt | Goodbye::Answer => self.close_link(link),
+            Goodbye::Graceful | Goodbye::Prompt | Goodbye::Answer => self.close_link(link),
             Goodbye::Abrupt => self.abort_link(link),
         }
     }

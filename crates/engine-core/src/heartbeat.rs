@@ -16,7 +16,8 @@ impl Shard {
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Moment> {
         let lost = self.lost.first().map(|&(at, _)| at);
-        [self.wheel.next(), self.acks.next(), lost].into_iter().flatten().min()
+        let farewell = self.farewells.front().map(|&(at, _)| at);
+        [self.wheel.next(), self.acks.next(), lost, farewell].into_iter().flatten().min()
     }
 
     /// Does everything that is due by `now`.
@@ -34,6 +35,12 @@ impl Shard {
         }
         self.due = due;
 
+        while let Some(&(at, link)) = self.farewells.front()
+            && at <= now
+        {
+            self.farewells.pop_front();
+            self.close_link(link);
+        }
         while let Some((token, missing)) = self.acks.expire(now) {
             for &socket in &missing {
                 if let Some(socket) = self.sockets.get_mut(socket) {

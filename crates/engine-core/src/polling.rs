@@ -106,9 +106,14 @@ impl Shard {
         };
         let Some(entry) = self.sessions.get_mut(session) else { return };
         if matches!(entry.transport, Transport::Closing(_)) {
-            let reply = self.last_payload(session);
-            self.reply(request, reply);
-            self.remove_session(session);
+            if entry.outbox.is_empty() {
+                let reply = self.payload_of(session, b"1");
+                self.reply(request, reply);
+                self.remove_session(session);
+            } else {
+                let reply = self.next_payload(session);
+                self.reply(request, reply);
+            }
             return;
         }
         let Some(poll) = entry.transport.poll_mut() else { return };
@@ -189,7 +194,8 @@ impl Shard {
             Ok(()) => self.reply(request, Reply::Ok),
             Err(()) => {
                 self.counters.faults_engine += 1;
-                self.close_session(now, session, Reason::ParseError, Goodbye::Prompt);
+                // What came before the bad packet is answered first: the session goes at the end of the turn.
+                self.condemned.push(session);
                 self.reply(request, Reply::BadRequest);
             }
         }
@@ -262,7 +268,7 @@ impl Shard {
     }
 
     /// Everything queued that fits one reply. EIO4 "HTTP long-polling".
-    fn next_payload(&mut self, session: SessionKey) -> Reply {
+    pub(crate) fn next_payload(&mut self, session: SessionKey) -> Reply {
         let mut payload = PollPayload::default();
         let (packets_max, bytes_max) = (self.config.poll_packets_max, self.config.poll_bytes_max);
         if let Some(entry) = self.sessions.get_mut(session) {
@@ -281,27 +287,6 @@ impl Shard {
             }
             entry.outbox.release(&mut self.rings);
         }
-        self.count_reply(payload.into_reply())
-    }
-
-    /// Everything queued that fits, then the close packet: the last reply of a session.
-    pub(crate) fn last_payload(&mut self, session: SessionKey) -> Reply {
-        let mut payload = PollPayload::default();
-        if let Some(entry) = self.sessions.get_mut(session) {
-            payload.revision = entry.revision;
-            payload.base64 = entry.base64;
-            while let Some(message) = entry.outbox.front() {
-                if payload.packets.len() + message.packets() + 1 > self.config.poll_packets_max
-                    && !payload.packets.is_empty()
-                {
-                    break;
-                }
-                if let Some(message) = entry.outbox.pop() {
-                    payload.add(&message);
-                }
-            }
-        }
-        payload.add_text(b"1");
         self.count_reply(payload.into_reply())
     }
 

@@ -90,6 +90,10 @@ pub struct Shard {
     pub(crate) dirty_sessions: Vec<SessionKey>,
     pub(crate) dirty_links: VecDeque<LinkKey>,
     pub(crate) overfull: Vec<SessionKey>,
+    /// Links that have been sent the last of their session, and when to send the close frame.
+    pub(crate) farewells: VecDeque<(Moment, LinkKey)>,
+    /// Polling sessions that sent something undecodable and end with this turn.
+    pub(crate) condemned: Vec<SessionKey>,
     pub(crate) rings: Rings,
     pub(crate) deflater: Option<Deflater>,
     pub(crate) inflater: Inflater,
@@ -141,6 +145,8 @@ impl Shard {
             dirty_sessions: Vec::new(),
             dirty_links: VecDeque::new(),
             overfull: Vec::new(),
+            condemned: Vec::new(),
+            farewells: VecDeque::new(),
             rings: Rings::new(),
             deflater: None,
             inflater: Inflater::default(),
@@ -292,6 +298,10 @@ impl Shard {
             if self.is_stuck(session) {
                 self.evict(now, session);
             }
+        }
+        while let Some(session) = self.condemned.pop() {
+            self.answer_poll(session);
+            self.close_session(now, session, Reason::ParseError, Goodbye::Prompt);
         }
         let mut dirty = std::mem::take(&mut self.dirty_sessions);
         for &session in &dirty {

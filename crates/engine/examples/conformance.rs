@@ -334,14 +334,16 @@ fn register_emits(ns: &mut Namespace, app: &App) {
             }
         }
     });
-    ns.on("ask-me", |socket, args: Vec<Loose>| async move {
-        let mut args = args.into_iter();
+    ns.on_raw("ask-me", |socket, event| {
+        let mut args = event.decode_all::<Vec<Loose>>().unwrap_or_default().into_iter();
         let Some(Loose::Other(Value::String(event))) = args.next() else { return };
-        let rest: Vec<Loose> = args.collect();
-        if let Ok(answer) = socket.emit_with_ack(&event, &Many(rest), Duration::from_secs(10)).await {
-            let values: Vec<Loose> = answered(&answer);
-            let _ = socket.emit_args("asked", &Many(values), Flags::default());
-        }
+        let (socket, rest) = (socket.clone(), args.collect::<Vec<Loose>>());
+        spawn(async move {
+            if let Ok(answer) = socket.emit_with_ack(&event, &Many(rest), Duration::from_secs(10)).await {
+                let values = answer.decode_all::<Vec<Loose>>().unwrap_or_default();
+                let _ = socket.emit_args("asked", &Many(values), Flags::default());
+            }
+        });
     });
     ns.on("burst", |socket, n: u32| async move {
         for i in 0..n {
@@ -446,14 +448,6 @@ fn all_or_room(app: &App, socket: &Socket, room: Option<String>) -> Broadcaster 
 /// The first value of an answer, as broadcasts show it.
 fn first(answer: &Answered) -> Value {
     answer.values().ok().and_then(|values| values.into_iter().next()).unwrap_or(Value::Null)
-}
-
-fn answered(answer: &Answered) -> Vec<Loose> {
-    match answer.len() {
-        0 => Vec::new(),
-        1 => answer.decode::<Loose>().map(|value| vec![value]).unwrap_or_default(),
-        _ => answer.decode::<Vec<Loose>>().unwrap_or_default(),
-    }
 }
 
 /// Data is an empty object until somebody sets it.

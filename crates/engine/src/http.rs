@@ -19,7 +19,7 @@ use eio_proto::{
 };
 use engine_core::{Opening, Reply, RequestId};
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -368,6 +368,14 @@ where
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream"));
     let bytes_max = server.config.payload_bytes_max;
+    // A body that says itself that it is too large need not be waited for.
+    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|len| len > bytes_max) {
+        watch.is_answered = true;
+        let letter = RequestMail::PostBody { request: id, body: None, is_octets };
+        let _ = port.send_waiting(Mail::Request(Box::new(letter))).await;
+        return status(StatusCode::PAYLOAD_TOO_LARGE);
+    }
     let reading = tokio::time::timeout(server.http.body_timeout, read_body(body, bytes_max));
     tokio::select! {
         biased;
@@ -528,7 +536,11 @@ fn is_websocket_upgrade(headers: &HeaderMap) -> bool {
     has(&UPGRADE, "websocket")
         && has(&CONNECTION, "upgrade")
         && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
-        && headers.contains_key(SEC_WEBSOCKET_KEY)
+        && headers.get(SEC_WEBSOCKET_KEY).is_some_and(|key| {
+            // Sixteen bytes in base64: 22 digits and their padding.
+            matches!(key.as_bytes(), [digits @ .., b'=', b'='] if digits.len() == 22
+                && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/')))
+        })
 }
 
 /// Why a connection is switched to WebSocket.
