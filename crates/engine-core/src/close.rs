@@ -122,7 +122,8 @@ impl Shard {
         match goodbye {
             Goodbye::Graceful => {
                 let mut rest = Vec::new();
-                self.drain_outbox(session, link, &mut rest);
+                // All of it: the session is gone after this, and what it had queued was bounded.
+                self.drain_outbox(session, link, &mut rest, usize::MAX);
                 if let Some(entry) = self.links.get_mut(link) {
                     entry.stage().append(&mut rest);
                 }

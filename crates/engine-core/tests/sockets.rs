@@ -342,3 +342,12 @@ fn a_closed_revision_three_session_hears_it_in_its_own_framing() {
         "#,
     );
 }
+
+#[test]
+fn a_graceful_close_sends_all_that_is_queued() {
+    let emits: String = (0..30).map(|_| "! emit a big [\"long:10000\"]\n").collect();
+    let events: String = (0..30).map(|_| "a < 42[\"big\",*\n").collect();
+    check_open(&format!(
+        "a > STALL 0\n{emits}! close a\na > FLOW\n{events}a < CLOSE\na < END\n= sessions 0\n"
+    ));
+}
