@@ -28,12 +28,13 @@ impl Shard {
         self.close_session(now, session, Reason::ForcedClose, Goodbye::Graceful);
     }
 
-    /// Closes every session because the server stops. Links get a close frame, not an Engine.IO close packet, so
-    /// that peers come back by themselves: python-socketio takes a close packet as final.
+    /// Closes every session because the server stops; what is queued is dropped. Links get a close frame, not an
+    /// Engine.IO close packet, so that peers come back by themselves: python-socketio takes a close packet as final.
+    /// A waiting GET has nothing else to end with, and gets one. EIO4 "Close".
     pub fn shut_down(&mut self, now: Moment) {
         let all: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| key).collect();
         for session in all {
-            self.close_session(now, session, Reason::ServerShuttingDown, Goodbye::Abrupt);
+            self.close_session(now, session, Reason::ServerShuttingDown, Goodbye::Prompt);
         }
     }
 
@@ -41,7 +42,7 @@ impl Shard {
     pub fn drain(&mut self, now: Moment, count: usize) -> usize {
         let some: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| key).take(count).collect();
         for session in some {
-            self.close_session(now, session, Reason::ServerShuttingDown, Goodbye::Abrupt);
+            self.close_session(now, session, Reason::ServerShuttingDown, Goodbye::Prompt);
         }
         self.sessions.len()
     }

@@ -351,3 +351,9 @@ fn a_graceful_close_sends_all_that_is_queued() {
         "a > STALL 0\n{emits}! close a\na > FLOW\n{events}a < CLOSE\na < END\n= sessions 0\n"
     ));
 }
+
+#[test]
+fn server_stop_sends_websockets_a_close_frame() {
+    check_open("! shutdown\na < CLOSE\na < END\n? disconnected a server shutting down\n= sessions 0\n");
+    check_open("! drain 1\na < CLOSE\na < END\n? left 0\n? disconnected a server shutting down\n");
+}
