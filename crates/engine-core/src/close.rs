@@ -79,7 +79,6 @@ impl Shard {
                 self.remove_session(session);
             }
             Transport::Polling(_) | Transport::Probing(_) => {
-                let keeps_queue = goodbye == Goodbye::Graceful && !entry.outbox.is_empty();
                 let mut open = None;
                 if let Some(poll) = entry.transport.poll_mut() {
                     open = poll.get.take();
@@ -93,11 +92,11 @@ impl Shard {
                     let link = probe.link;
                     self.close_link(link);
                 }
-                match (open, keeps_queue || goodbye == Goodbye::Graceful) {
+                match (open, goodbye == Goodbye::Graceful) {
                     (Some(get), true) => {
-                        let body = self.last_payload(session);
-                        self.reply(get, body);
-                        self.remove_session(session);
+                        if !self.say_goodbye(session, get) {
+                            self.await_last_get(now, session);
+                        }
                     }
                     (Some(get), false) => {
                         let packet: &[u8] = if goodbye == Goodbye::Answer { b"6" } else { b"1" };
@@ -105,18 +104,20 @@ impl Shard {
                         self.reply(get, reply);
                         self.remove_session(session);
                     }
-                    (None, true) => {
-                        let until = now + self.config.close_grace;
-                        if let Some(entry) = self.sessions.get_mut(session) {
-                            entry.transport = Transport::Closing(Box::new(Closing { until }));
-                        }
-                        self.schedule(session);
-                    }
+                    (None, true) => self.await_last_get(now, session),
                     (None, false) => self.remove_session(session),
                 }
             }
             Transport::Closing(_) => {}
         }
+    }
+
+    fn await_last_get(&mut self, now: Moment, session: SessionKey) {
+        let until = now + self.config.close_grace;
+        if let Some(entry) = self.sessions.get_mut(session) {
+            entry.transport = Transport::Closing(Box::new(Closing { until }));
+        }
+        self.schedule(session);
     }
 
     fn close_session_link(&mut self, session: SessionKey, link: LinkKey, goodbye: Goodbye) {

@@ -105,9 +105,7 @@ impl Shard {
         };
         let Some(entry) = self.sessions.get_mut(session) else { return };
         if matches!(entry.transport, Transport::Closing(_)) {
-            let reply = self.last_payload(session);
-            self.reply(request, reply);
-            self.remove_session(session);
+            self.say_goodbye(session, request);
             return;
         }
         let Some(poll) = entry.transport.poll_mut() else { return };
@@ -262,6 +260,11 @@ impl Shard {
 
     /// Everything queued that fits one reply. EIO4 "HTTP long-polling".
     fn next_payload(&mut self, session: SessionKey) -> Reply {
+        let payload = self.gather_payload(session);
+        self.count_reply(payload.into_reply())
+    }
+
+    fn gather_payload(&mut self, session: SessionKey) -> PollPayload {
         let mut payload = PollPayload::default();
         let (packets_max, bytes_max) = (self.config.poll_packets_max, self.config.poll_bytes_max);
         if let Some(entry) = self.sessions.get_mut(session) {
@@ -280,28 +283,24 @@ impl Shard {
             }
             entry.outbox.release(&mut self.rings);
         }
-        self.count_reply(payload.into_reply())
+        payload
     }
 
-    /// Everything queued that fits, then the close packet: the last reply of a session.
-    pub(crate) fn last_payload(&mut self, session: SessionKey) -> Reply {
-        let mut payload = PollPayload::default();
-        if let Some(entry) = self.sessions.get_mut(session) {
-            payload.revision = entry.revision;
-            payload.base64 = entry.base64;
-            while let Some(message) = entry.outbox.front() {
-                if payload.packets.len() + message.packets() + 1 > self.config.poll_packets_max
-                    && !payload.packets.is_empty()
-                {
-                    break;
-                }
-                if let Some(message) = entry.outbox.pop() {
-                    payload.add(&message);
-                }
-            }
+    /// Replies to a GET of a session that takes its leave: what is queued and the close packet, after which the
+    /// session is gone; or as much of that as fits. Answers whether it is gone.
+    pub(crate) fn say_goodbye(&mut self, session: SessionKey, get: RequestId) -> bool {
+        let mut payload = self.gather_payload(session);
+        let is_last = self.sessions.get(session).is_none_or(|entry| entry.outbox.is_empty())
+            && (payload.packets.is_empty() || payload.packets.len() < self.config.poll_packets_max);
+        if is_last {
+            payload.add_text(b"1");
         }
-        payload.add_text(b"1");
-        self.count_reply(payload.into_reply())
+        let reply = self.count_reply(payload.into_reply());
+        self.reply(get, reply);
+        if is_last {
+            self.remove_session(session);
+        }
+        is_last
     }
 
     /// A reply of one packet that is not queued.

@@ -461,3 +461,26 @@ fn one_event_larger_than_the_outbox_passes() {
         "#,
     );
 }
+
+#[test]
+fn close_with_more_than_a_reply_holds_loses_nothing() {
+    let emits: String = (0..20).map(|n| format!("! emit a n [{n}]\n")).collect();
+    let script = format!(
+        r#"
+        a > GET
+        a < GET 200 0*
+        a > POST 40
+        a < POST 200 ok
+        a > GET
+        a < GET 200 40*
+        {emits}
+        ! close a
+        a > GET
+        a < GET 200 42["n",0]␞*␞42["n",15]
+        a > GET
+        a < GET 200 42["n",16]␞*␞42["n",19]␞1
+        = sessions 0
+        "#
+    );
+    check(Config::default(), &script);
+}
