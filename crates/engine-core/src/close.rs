@@ -177,6 +177,10 @@ impl Shard {
                 }
             }
             entry.outbox.clear();
+            while let Some(index) = self.late_posts.iter().position(|&(late, _)| late == session) {
+                let (_, request) = self.late_posts.swap_remove(index);
+                self.reply(request, Reply::BadRequest);
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::output::{Output, Outputs, Pending};
 use crate::reason::Reason;
 use crate::recovery::Log;
 use crate::room::{Member, NamespaceIndex, RoomIndex, Rooms};
-use crate::session::{Session, SessionKey, SessionTag, Transport};
+use crate::session::{RequestId, Session, SessionKey, SessionTag, Transport};
 use crate::slab::Slab;
 use crate::socket::{Socket, SocketKey, SocketTag, State};
 use crate::wheel::Wheel;
@@ -90,6 +90,8 @@ pub struct Shard {
     pub(crate) dirty_sessions: Vec<SessionKey>,
     pub(crate) dirty_links: VecDeque<LinkKey>,
     pub(crate) overfull: Vec<SessionKey>,
+    /// POSTs whose bodies were still arriving when their session moved to WebSocket. Nearly always empty.
+    pub(crate) late_posts: Vec<(SessionKey, RequestId)>,
     pub(crate) rings: Rings,
     pub(crate) deflater: Option<Deflater>,
     pub(crate) inflater: Inflater,
@@ -141,6 +143,7 @@ impl Shard {
             dirty_sessions: Vec::new(),
             dirty_links: VecDeque::new(),
             overfull: Vec::new(),
+            late_posts: Vec::new(),
             rings: Rings::new(),
             deflater: None,
             inflater: Inflater::default(),

@@ -109,7 +109,7 @@ impl Shard {
             self.reply(get, reply);
         }
         if let Some(post) = posting {
-            self.reply(post, crate::output::Reply::BadRequest);
+            self.late_posts.push((session, post));
         }
         self.schedule(session);
         self.mark_dirty(session);

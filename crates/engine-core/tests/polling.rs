@@ -484,3 +484,24 @@ fn close_with_more_than_a_reply_holds_loses_nothing() {
     );
     check(Config::default(), &script);
 }
+
+#[test]
+fn a_post_that_was_underway_at_the_close_is_replied_to_once() {
+    check(
+        suite(),
+        r#"
+        a > GET
+        a < GET 200 0*
+        a > POST 40
+        a < POST 200 ok
+        a > POST-BEGIN
+        ! close a
+        a < POST 400
+        a > POST-END 42["late"]
+        ? not event *
+        a > GET
+        a < GET 200 40*1
+        = sessions 0
+        "#,
+    );
+}

@@ -264,3 +264,36 @@ fn a_waiting_get_is_released_every_hundred_milliseconds() {
         "#,
     );
 }
+
+#[test]
+fn a_post_that_outlives_its_upgraded_session_is_replied_to() {
+    check_open(
+        r#"
+        a > WS
+        a > POST-BEGIN
+        a > 2probe␤5
+        a < 3probe
+        a > CUT
+        ? closed a transport close
+        a < POST 400
+        a > POST-END 42["late",1]
+        ? not event *
+        "#,
+    );
+}
+
+#[test]
+fn a_post_that_is_underway_at_the_upgrade_is_still_heard() {
+    check_open(
+        r#"
+        a > WS
+        a > POST-BEGIN
+        a > 2probe␤5
+        a < 3probe
+        a > POST-END 42["late",1]
+        a < POST 200 ok
+        ? event a late [1]
+        = sessions 1
+        "#,
+    );
+}
