@@ -254,7 +254,8 @@ impl Shard {
             for name in &target.except {
                 if let Some(socket) = self.find_by_sid(namespace, name) {
                     self.mark_socket(slot_of(socket));
-                } else if let Some(room) = self.rooms.find(namespace, name) {
+                }
+                if let Some(room) = self.rooms.find(namespace, name) {
                     for member in &self.rooms.room(room).members {
                         if let Some(socket) = self.sockets.at_mut(member.socket) {
                             socket.mark = self.mark;
@@ -272,7 +273,9 @@ impl Shard {
                 if let Some(entry) = self.sockets.get(socket) {
                     members.push(crate::connect::member_of(socket, entry));
                 }
-            } else if let Some(room) = self.rooms.find(namespace, name) {
+            }
+            // Others may be in a room of that name; the socket itself never is.
+            if let Some(room) = self.rooms.find(namespace, name) {
                 members.extend_from_slice(&self.rooms.room(room).members);
             }
         }
