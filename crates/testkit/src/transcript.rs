@@ -99,6 +99,8 @@ struct Stage {
     notes: VecDeque<String>,
     is_held: bool,
     inflater: Inflater,
+    /// The last peer that a line named: whose `$sid` the application means.
+    speaker: String,
 }
 
 type Outcome = Result<(), String>;
@@ -116,6 +118,7 @@ impl Stage {
             notes: VecDeque::new(),
             is_held: false,
             inflater: Inflater::default(),
+            speaker: String::new(),
         }
     }
 
@@ -142,6 +145,7 @@ impl Stage {
             "=" => return self.expect_state(rest),
             name if name.ends_with(':') => self.describe_peer(name.trim_end_matches(':'), rest)?,
             name => {
+                self.speaker = name.to_owned();
                 let (direction, what) = rest.split_once(' ').unwrap_or((rest, ""));
                 match direction {
                     ">" => self.peer_does(name, what)?,
@@ -691,6 +695,7 @@ impl Stage {
                 filled.push_str(word);
                 continue;
             }
+            let owner = if owner.is_empty() { self.speaker.as_str() } else { owner };
             let peer = self.peers.get(owner).ok_or_else(|| format!("no peer {owner}"))?;
             match key {
                 "eio" => filled.push_str(&peer.sid.map_or(String::new(), |sid| sid.to_string())),
