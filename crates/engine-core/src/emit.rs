@@ -97,13 +97,13 @@ impl Shard {
         ack: Option<AckRequest>,
     ) -> Result<(), EmitFault> {
         let Some(entry) = self.sockets.get_mut(socket) else { return Err(EmitFault::NotConnected) };
-        let is_lost = matches!(entry.state, crate::socket::State::Lost { .. });
-        if !entry.is_connected() && !is_lost {
+        let is_away = entry.is_away();
+        if !entry.is_connected() && !is_away {
             return Err(EmitFault::NotConnected);
         }
         let (session, namespace, gets_offsets) = (entry.session, entry.namespace, entry.gets_offsets());
         let is_stored = gets_offsets && !flags.volatile && ack.is_none();
-        if is_lost && !is_stored {
+        if is_away && !is_stored {
             return Err(EmitFault::NotConnected);
         }
         let ack_id = match ack {
@@ -118,7 +118,7 @@ impl Shard {
             None => None,
         };
         let mut encoding = self.encoding(namespace, body, flags, ack_id);
-        if is_lost {
+        if is_away {
             let message = self.encode_with_offset(&mut encoding);
             self.store(now, Scope::Socket(socket), message);
             return Ok(());
@@ -330,8 +330,7 @@ impl Shard {
             _ => *self.adopted.get(&sid)?,
         };
         let socket = self.sockets.at(slot)?;
-        let is_in =
-            socket.namespace == namespace && !matches!(socket.state, crate::socket::State::Connecting(_));
+        let is_in = socket.namespace == namespace && (socket.is_connected() || socket.is_away());
         if is_in { self.sockets.key_at(slot) } else { None }
     }
 

@@ -82,6 +82,16 @@ pub(crate) struct Membership {
 }
 
 impl Socket {
+    /// It had its rooms before, and will have them again: it waits to be claimed, or for the application's word on
+    /// that. Events for it go to the log.
+    pub(crate) fn is_away(&self) -> bool {
+        match &self.state {
+            State::Lost { .. } => true,
+            State::Connecting(connecting) => connecting.resume.is_some(),
+            State::Connected => false,
+        }
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected)
     }

@@ -502,3 +502,39 @@ fn rooms_joined_later_bring_no_earlier_events() {
         "#
     ));
 }
+
+#[test]
+fn refusing_a_recovering_socket_leaves_it_lost() {
+    check_open(
+        r#"
+        a > 40/later,
+        ! accept a/later
+        a < 40/later,{"sid":"*","pid":"*"}
+        ! join a/later r
+        a > CUT
+        ! cast /later to=r m [1]
+        a > NEW
+        a > WS
+        a < 0*
+        a > 40/later,{"pid":"$pid"}
+        ? connect a/later * recovering
+        ! cast /later to=r m [2]
+        ! refuse a/later not now
+        a < 44/later,{"message":"not now"}
+        ! cast /later to=r m [3]
+        = lost 2
+        a > 40/later,{"pid":"$pid"}
+        ! cast /later to=r m [4]
+        ! cast /later to=$sid m [5]
+        ! emit a/later m [6]
+        ! accept a/later
+        a < 42/later,["m",1,"*"]
+        a < 42/later,["m",2,"*"]
+        a < 42/later,["m",3,"*"]
+        a < 42/later,["m",4,"*"]
+        a < 42/later,["m",5,"*"]
+        a < 42/later,["m",6,"*"]
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
+        "#,
+    );
+}
