@@ -103,6 +103,7 @@ impl Shard {
                 entry.heartbeat = Heartbeat::PongDue { at: pong_due, extended: false };
                 let ping = self.canned.ping.clone();
                 self.push(session, ping);
+                self.note_heartbeat(session, false);
             }
             Heartbeat::PongDue { at, .. } | Heartbeat::PeerPingDue { at } if at <= now => {
                 self.end_silent(now, session);
@@ -121,8 +122,12 @@ impl Shard {
     pub(crate) fn note_packet(&mut self, now: Moment, session: SessionKey, packet: &Packet<'_>) {
         let Some(entry) = self.sessions.get_mut(session) else { return };
         match (packet, entry.heartbeat) {
-            (Packet::Pong(_), Heartbeat::PingDue { .. } | Heartbeat::PongDue { .. }) => {
+            (Packet::Pong(_), Heartbeat::PingDue { .. }) => {
                 entry.heartbeat = Heartbeat::PingDue { at: now + self.config.ping_interval };
+            }
+            (Packet::Pong(_), Heartbeat::PongDue { .. }) => {
+                entry.heartbeat = Heartbeat::PingDue { at: now + self.config.ping_interval };
+                self.note_heartbeat(session, true);
             }
             (Packet::Ping(_), Heartbeat::PeerPingDue { .. }) => {
                 let silence = self.config.ping_interval + self.config.ping_timeout;

@@ -538,3 +538,33 @@ fn refusing_a_recovering_socket_leaves_it_lost() {
         "#,
     );
 }
+
+#[test]
+fn unread_replays_are_kept_until_they_are_read() {
+    // Each round the loss is noticed late and the peer comes back late: the event grows older than any one round.
+    let round = r#"
+        a > NEW
+        a > WS
+        a < 0*
+        a > STALL 0
+        a > 40{"pid":"$pid","offset":"$offset"}
+        ? recovered a
+        @ +44s
+        a > CUT
+        @ +110s
+    "#;
+    check_open(&format!(
+        r#"
+        ! emit a seen [1]
+        a < 42["seen",1,"*"]
+        a > CUT
+        ! emit a m [2]
+        @ +110s
+        {round}
+        {round}
+        {BACK}
+        a < 42["m",2,"*"]
+        a < 40{{"sid":"$sid","pid":"$pid"}}
+        "#
+    ));
+}
