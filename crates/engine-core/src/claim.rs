@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::close::Goodbye;
-use crate::connect::slot_of;
+use crate::connect::{is_after, slot_of};
 use crate::message::{FrameKind, Message};
 use crate::moment::Moment;
 use crate::output::Pending;
@@ -164,7 +164,12 @@ impl Shard {
             }
             Some((_, Offset::Malformed)) => return None,
         };
-        log.reaches(after).then_some(Resume { carried_seen, after, lost_until: until })
+        let is_complete = log.reaches(after)
+            && entry
+                .past
+                .as_ref()
+                .is_none_or(|past| after >= past.forgotten_until || past.forgotten_until < log.first_seq());
+        is_complete.then_some(Resume { carried_seen, after, lost_until: until })
     }
 
     /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes.
@@ -198,8 +203,13 @@ impl Shard {
                     name == sid
                         || socket.memberships.iter().any(|place| {
                             // Joined after the event was sent: it was not for this socket.
-                            let joined_before = (event.seq as u32).wrapping_sub(place.since) as i32 > 0;
-                            joined_before && *self.rooms.room(place.room).name == *name
+                            is_after(event.seq as u32, place.since)
+                                && *self.rooms.room(place.room).name == *name
+                        })
+                        || socket.past.iter().flat_map(|past| &past.stays).any(|stay| {
+                            event.seq <= stay.until
+                                && is_after(event.seq as u32, stay.since)
+                                && *stay.room == *name
                         })
                 };
                 (rooms.is_empty() || rooms.iter().any(|name| is_in(name)))
@@ -255,6 +265,7 @@ impl Shard {
             entry.pid = Some(pid);
             entry.since = since;
             entry.carried = None;
+            entry.past = None;
         }
         self.refresh_members(socket);
     }

@@ -12,7 +12,7 @@ use crate::ack::AckToken;
 use crate::connect::slot_of;
 use crate::message::Message;
 use crate::moment::Moment;
-use crate::recovery::Scope;
+use crate::recovery::{Log, Scope};
 use crate::room::{Member, NamespaceIndex};
 use crate::session::{SessionKey, Transport};
 use crate::shard::Shard;
@@ -201,6 +201,12 @@ impl Shard {
         self.counters.events_out += sent as u64;
         if is_recoverable_for_any && !flags.volatile && ack.is_none() && self.log.is_some() {
             let message = self.encode_with_offset(&mut encoding);
+            let seq = self.log.as_ref().map_or(0, Log::next_seq) as u32;
+            for name in target.rooms.iter().chain(&target.except) {
+                if let Some(room) = self.rooms.find(namespace, name) {
+                    self.rooms.room_mut(room).last_kept = seq;
+                }
+            }
             let scope = Scope::Rooms {
                 namespace,
                 rooms: target.rooms.iter().cloned().collect(),

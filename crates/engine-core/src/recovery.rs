@@ -82,6 +82,11 @@ impl Log {
         self.next_seq
     }
 
+    /// The number of the oldest event that is kept, or of the next one.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.entries.front().map_or(self.next_seq, |entry| entry.seq)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -568,3 +568,27 @@ fn unread_replays_are_kept_until_they_are_read() {
         "#
     ));
 }
+
+#[test]
+fn leaving_a_room_does_not_change_what_was_missed_before() {
+    check_open(&format!(
+        r#"
+        ! join a r
+        ! join a x
+        ! emit a seen [1]
+        a < 42["seen",1,"*"]
+        a > STALL 0
+        ! cast / to=r in [2]
+        ! cast / except=x not [3]
+        ! leave a r
+        ! leave a x
+        ! cast / to=r out [4]
+        ! cast / except=x both [5]
+        a > CUT
+        {BACK}
+        a < 42["in",2,"*"]
+        a < 42["both",5,"*"]
+        a < 40{{"sid":"$sid","pid":"$pid"}}
+        "#
+    ));
+}
