@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::room::{Member, NamespaceIndex};
 use crate::session::SessionKey;
 use crate::shard::{Namespace, Shard};
-use crate::socket::{Connecting, Membership, Socket, SocketKey, State};
+use crate::socket::{Connecting, Membership, Past, Socket, SocketKey, State, Stay};
 
 /// A socket that has been accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Accepted {
 pub enum JoinFault {
     /// The socket is not connected (any more).
     NotConnected,
+    /// The room's name is empty.
+    NoName,
     /// The socket is in [`Config::rooms_per_socket_max`](crate::Config::rooms_per_socket_max) rooms already.
     TooManyRooms {
         /// The limit.
@@ -43,6 +45,7 @@ impl std::fmt::Display for JoinFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             JoinFault::NotConnected => f.write_str("the socket is not connected"),
+            JoinFault::NoName => f.write_str("a room must have a name"),
             JoinFault::TooManyRooms { max } => {
                 write!(f, "the socket is in rooms_per_socket_max of {max} rooms already")
             }
@@ -118,6 +121,7 @@ impl Shard {
             acks_owed: 0,
             since,
             memberships: Default::default(),
+            past: None,
             carried: None,
         });
         let sid = self.make_sid(socket.slot());
@@ -312,6 +316,9 @@ impl Shard {
     /// # Errors
     /// See [`JoinFault`].
     pub fn join(&mut self, socket: SocketKey, room: &str) -> Result<bool, JoinFault> {
+        if room.is_empty() {
+            return Err(JoinFault::NoName);
+        }
         let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
         let Some(entry) = self.sockets.get_mut(socket).filter(|entry| entry.is_connected()) else {
             return Err(JoinFault::NotConnected);
@@ -336,7 +343,6 @@ impl Shard {
     pub(crate) fn add_membership(&mut self, socket: SocketKey, room: &str, since: u64) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         let joined = self.rooms.join(entry.namespace, room, member_of(socket, entry));
-        // Half of the position is enough to tell before from after: the log never spans 2^31 events.
         let since = since as u32;
         entry.memberships.push(Membership { room: joined.room, position: joined.position, since });
         if joined.opened {
@@ -354,8 +360,28 @@ impl Shard {
             return false;
         };
         let membership = entry.memberships.swap_remove(index);
+        self.remember_stay(socket, membership);
         self.vacate(membership);
         true
+    }
+
+    /// Notes that a socket which may be recovered was in a room, if events of that room are kept.
+    fn remember_stay(&mut self, socket: SocketKey, membership: Membership) {
+        let Some(log) = &self.log else { return };
+        let room = self.rooms.room(membership.room);
+        if !is_after(room.last_kept, membership.since) {
+            return;
+        }
+        let Some(entry) = self.sockets.get_mut(socket).filter(|entry| entry.gets_offsets()) else { return };
+        let past = entry.past.get_or_insert_default();
+        while let Some(oldest) = past.stays.front()
+            && (oldest.until < log.first_seq() || past.stays.len() >= Past::LEN_MAX)
+        {
+            past.forgotten_until = oldest.until;
+            past.stays.pop_front();
+        }
+        let stay = Stay { room: room.name.clone(), since: membership.since, until: log.next_seq() - 1 };
+        past.stays.push_back(stay);
     }
 
     pub(crate) fn leave_all(&mut self, socket: SocketKey) {
@@ -412,7 +438,7 @@ impl Shard {
 
     /// Every room with members, with how many are connected: for statistics.
     pub fn rooms(&self) -> impl Iterator<Item = (&str, &str, usize)> {
-        self.rooms.iter().filter(|room| !room.name.is_empty()).map(|room| {
+        self.rooms.iter().filter(|room| !room.is_everyone).map(|room| {
             let members = room.members.iter().filter(|member| member.session().is_some()).count();
             (&*self.namespace(room.namespace).name, &*room.name, members)
         })
@@ -541,6 +567,11 @@ impl Shard {
             self.rooms.members_mut(place.room)[place.position as usize] = member;
         }
     }
+}
+
+/// Whether a log position comes after another, both given by their low halves: the log never spans 2^31 events.
+pub(crate) fn is_after(position: u32, other: u32) -> bool {
+    position.wrapping_sub(other) as i32 > 0
 }
 
 pub(crate) fn slot_of(socket: SocketKey) -> u32 {

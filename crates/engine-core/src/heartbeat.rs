@@ -96,25 +96,29 @@ impl Shard {
             Transport::Polling(_) | Transport::WebSocket(_) => {}
         }
         let Some(entry) = self.sessions.get_mut(session) else { return };
+        if matches!(&entry.transport, Transport::Probing(probe) if probe.is_closing) {
+            return;
+        }
         if entry.connect_by.is_some_and(|at| at <= now) {
             self.counters.connect_timeouts += 1;
             return self.close_session(now, session, Reason::ForcedClose, Goodbye::Prompt);
         }
         match entry.heartbeat {
-            Heartbeat::PingDue { at } if at <= now => {
+            Heartbeat::Ping { at } if at <= now => {
                 // Counted from when the ping was due, not from when a coarse wheel sent it.
                 let pong_due = at + self.config.ping_timeout;
                 if pong_due <= now {
                     return self.end_silent(now, session);
                 }
-                entry.heartbeat = Heartbeat::PongDue { at: pong_due, extended: false };
+                entry.heartbeat = Heartbeat::Pong { at: pong_due, extended: false };
                 let ping = self.canned.ping.clone();
                 self.push(session, ping);
+                self.note_heartbeat(session, false);
             }
-            Heartbeat::PongDue { at, .. } | Heartbeat::PeerPingDue { at } if at <= now => {
+            Heartbeat::Pong { at, .. } | Heartbeat::PeerPing { at } if at <= now => {
                 self.end_silent(now, session);
             }
-            Heartbeat::PingDue { .. } | Heartbeat::PongDue { .. } | Heartbeat::PeerPingDue { .. } => {}
+            Heartbeat::Ping { .. } | Heartbeat::Pong { .. } | Heartbeat::PeerPing { .. } => {}
         }
     }
 
@@ -128,20 +132,24 @@ impl Shard {
     pub(crate) fn note_packet(&mut self, now: Moment, session: SessionKey, packet: &Packet<'_>) {
         let Some(entry) = self.sessions.get_mut(session) else { return };
         match (packet, entry.heartbeat) {
-            (Packet::Pong(_), Heartbeat::PingDue { .. } | Heartbeat::PongDue { .. }) => {
-                entry.heartbeat = Heartbeat::PingDue { at: now + self.config.ping_interval };
+            (Packet::Pong(_), Heartbeat::Ping { .. }) => {
+                entry.heartbeat = Heartbeat::Ping { at: now + self.config.ping_interval };
             }
-            (Packet::Ping(_), Heartbeat::PeerPingDue { .. }) => {
+            (Packet::Pong(_), Heartbeat::Pong { .. }) => {
+                entry.heartbeat = Heartbeat::Ping { at: now + self.config.ping_interval };
+                self.note_heartbeat(session, true);
+            }
+            (Packet::Ping(_), Heartbeat::PeerPing { .. }) => {
                 let silence = self.config.ping_interval + self.config.ping_timeout;
-                entry.heartbeat = Heartbeat::PeerPingDue { at: now + silence };
+                entry.heartbeat = Heartbeat::PeerPing { at: now + silence };
                 if entry.revision == Revision::V3 {
                     let pong = self.canned.pong.clone();
                     self.push(session, pong);
                 }
             }
             // A peer that is busy sending is alive: one extension for each ping, as the newest reference server does.
-            (_, Heartbeat::PongDue { extended: false, .. }) => {
-                entry.heartbeat = Heartbeat::PongDue { at: now + self.config.ping_timeout, extended: true };
+            (_, Heartbeat::Pong { extended: false, .. }) => {
+                entry.heartbeat = Heartbeat::Pong { at: now + self.config.ping_timeout, extended: true };
             }
             _ => {}
         }

@@ -111,7 +111,14 @@ impl Shard {
         let found = self.find_socket(session, namespace);
         match (&incoming.payload, found) {
             (Payload::Connect { .. }, Some(_)) if revision == Revision::V3 && namespace == "/" => Ok(()),
-            (Payload::Connect { .. }, Some(_)) => Err(Violation),
+            (Payload::Connect { .. }, Some(socket)) => {
+                if self.sockets.get(socket).is_some_and(|entry| entry.is_connected()) {
+                    return Err(Violation);
+                }
+                // Still being answered: the impatience of a peer that asked twice makes no second socket.
+                self.counters.faults_socket += 1;
+                Ok(())
+            }
             (Payload::Connect { auth }, None) => {
                 let from_query = query.and_then(|query| self.encode_auth(&revision4::query_to_auth(query)));
                 self.begin_connect(now, session, namespace, from_query.as_deref().or(*auth));

@@ -213,7 +213,11 @@ pub(crate) enum Pending {
     ReleaseClaim {
         pid: Sid,
     },
-    Message { session: SessionKey, data: Span, is_binary: bool },
+    Message {
+        session: SessionKey,
+        data: Span,
+        is_binary: bool,
+    },
     Event {
         socket: SocketKey,
         name: Span,

@@ -82,6 +82,11 @@ impl Log {
         self.next_seq
     }
 
+    /// The number of the oldest event that is kept, or of the next one.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.entries.front().map_or(self.next_seq, |entry| entry.seq)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -142,12 +147,14 @@ impl Log {
     }
 }
 
-/// Events that a recovered socket brought from another shard, with their offsets: it may lose its link again
-/// before it has read them.
+/// What a recovered socket was given again, with offsets, oldest first: it may lose its link once more before it has
+/// read them, and by then they may have left the log, or never have been in it.
+#[derive(Default)]
 pub(crate) struct Carried {
+    /// Kept until a pong shows that the peer has read them. They weigh no more than an outbox.
     pub(crate) events: Vec<(Box<str>, Rc<Message>)>,
-    /// When they are too old to be asked for.
-    pub(crate) until: Moment,
+    /// A ping has been queued behind them.
+    pub(crate) is_pinged: bool,
     /// The shard where the socket was born keeps a note for its pid, to be released in the end.
     pub(crate) born_elsewhere: bool,
 }

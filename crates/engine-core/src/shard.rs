@@ -94,6 +94,8 @@ pub struct Shard {
     pub(crate) farewells: VecDeque<(Moment, LinkKey)>,
     /// Polling sessions that sent something undecodable and end with this turn.
     pub(crate) condemned: Vec<SessionKey>,
+    /// POSTs whose bodies were still arriving when their session moved to WebSocket. Nearly always empty.
+    pub(crate) late_posts: Vec<(SessionKey, RequestId)>,
     pub(crate) rings: Rings,
     pub(crate) deflater: Option<Deflater>,
     pub(crate) inflater: Inflater,
@@ -147,6 +149,7 @@ impl Shard {
             overfull: Vec::new(),
             condemned: Vec::new(),
             farewells: VecDeque::new(),
+            late_posts: Vec::new(),
             rings: Rings::new(),
             deflater: None,
             inflater: Inflater::default(),

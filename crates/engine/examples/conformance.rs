@@ -175,10 +175,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
         .parser(if args.parser == "msgpack" { Parser::Msgpack } else { Parser::Json });
     if let Some(millis) = args.recovery {
-        builder = builder.recovery(Recovery {
-            disconnection_max: Duration::from_millis(millis),
-            ..Recovery::default()
-        });
+        builder = builder
+            .recovery(Recovery { disconnection_max: Duration::from_millis(millis), ..Recovery::default() });
     }
     if let Some(origin) = &args.cors {
         let origins = if origin == "*" { Origins::Any } else { Origins::List(vec![origin.clone()]) };
@@ -215,7 +213,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let _ = app.server.set(server.clone());
     server.listen(([127, 0, 0, 1], args.port).into()).await?;
-    println!("ready");
+    #[allow(clippy::print_stdout)] // Whoever started this waits for the line.
+    {
+        println!("ready");
+    }
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     term.recv().await;
     server.shutdown(Duration::ZERO).await;
@@ -281,7 +282,8 @@ fn register_rooms(ns: &mut Namespace, app: &App) {
             for info in chosen.fetch_sockets().await {
                 let mut rooms = info.rooms().to_vec();
                 rooms.sort_unstable();
-                found.push(json!({ "id": info.id().to_string(), "rooms": rooms, "data": shown(info.data()) }));
+                found
+                    .push(json!({ "id": info.id().to_string(), "rooms": rooms, "data": shown(info.data()) }));
             }
             found
         }
@@ -319,8 +321,7 @@ fn register_emits(ns: &mut Namespace, app: &App) {
                     let Ok(acks) = room.emit_with_acks(&ask.event, &Many(ask.args), timeout).await else {
                         return json!({ "error": "not sent", "answers": [] });
                     };
-                    let answers: Vec<Value> =
-                        acks.answers.iter().map(|answer| first(answer)).collect();
+                    let answers: Vec<Value> = acks.answers.iter().map(first).collect();
                     if acks.timed_out {
                         json!({ "error": AckFault::TimedOut.to_string(), "answers": answers })
                     } else {
@@ -403,8 +404,7 @@ fn register_state(ns: &mut Namespace, app: &App) {
     ns.on("namespaces", move |_, _: serde::de::IgnoredAny| {
         let server = app_.server().clone();
         async move {
-            let mut names: Vec<String> =
-                server.stats(false).await.namespaces.into_keys().collect();
+            let mut names: Vec<String> = server.stats(false).await.namespaces.into_keys().collect();
             for fixed in ["/", "/custom", "/guarded"] {
                 if !names.iter().any(|name| name == fixed) {
                     names.push(fixed.to_owned());

@@ -202,12 +202,10 @@ impl Waiters {
             Some(Waiter::One(to)) => {
                 let _ = to.send(Err(fault));
             }
-            Some(Waiter::Many(parts)) => {
-                if fault == AckFault::TimedOut {
-                    let _ = parts.send(Part::TimedOut);
-                }
+            Some(Waiter::Many(parts)) if fault == AckFault::TimedOut => {
+                let _ = parts.send(Part::TimedOut);
             }
-            None => {}
+            Some(Waiter::Many(_)) | None => {}
         }
     }
 }

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use eio_proto::{HandshakeFault, Revision, Sid};
-use engine_core::{
-    AckToken, Claim, Flags, Opening, Reply, RequestId, SessionKey, SocketKey, Target,
-};
+use engine_core::{AckToken, Claim, Flags, Opening, Reply, RequestId, SessionKey, SocketKey, Target};
 use sio_proto::Body;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,26 +32,72 @@ pub(crate) enum Mail {
     /// Something for one socket, or for many.
     Command(Command),
     /// The verdict of a middleware that had to wait for something.
-    Verdict { socket: SocketKey, verdict: Result<(), Refusal> },
+    Verdict {
+        socket: SocketKey,
+        verdict: Result<(), Refusal>,
+    },
     /// Another shard claims a lost socket on behalf of one of its sessions.
-    Claim { pid: Sid, namespace: Arc<str>, offset: Option<String>, from: u8, socket: SocketKey },
+    Claim {
+        pid: Sid,
+        namespace: Arc<str>,
+        offset: Option<String>,
+        from: u8,
+        socket: SocketKey,
+    },
     /// The answer.
-    Claimed { socket: SocketKey, pid: Sid, namespace: Arc<str>, offset: Option<String>, claim: Claim, shared: Option<Arc<SocketShared>> },
+    Claimed {
+        socket: SocketKey,
+        pid: Sid,
+        namespace: Arc<str>,
+        offset: Option<String>,
+        claim: Claim,
+        shared: Option<Arc<SocketShared>>,
+    },
     /// Notes about sockets that were born here and live elsewhere.
-    Adopted { pid: Sid, by: u8 },
-    ReleaseClaim { pid: Sid },
+    Adopted {
+        pid: Sid,
+        by: u8,
+    },
+    ReleaseClaim {
+        pid: Sid,
+    },
     /// Anything rare: runs on the shard's thread.
     Call(Box<dyn FnOnce(&mut ShardState) + Send>),
 }
 
 pub(crate) enum RequestMail {
-    OpenPolling { request: RequestId, opening: Opening, handshake: Handshake, reply: oneshot::Sender<Reply> },
-    Get { request: RequestId, sid: Sid, revision: Revision, reply: oneshot::Sender<Reply> },
-    PostBegin { request: RequestId, sid: Sid, revision: Revision, reply: oneshot::Sender<Reply> },
+    OpenPolling {
+        request: RequestId,
+        opening: Opening,
+        handshake: Handshake,
+        reply: oneshot::Sender<Reply>,
+    },
+    Get {
+        request: RequestId,
+        sid: Sid,
+        revision: Revision,
+        reply: oneshot::Sender<Reply>,
+    },
+    PostBegin {
+        request: RequestId,
+        sid: Sid,
+        revision: Revision,
+        reply: oneshot::Sender<Reply>,
+    },
     /// `body` is `None` if it was too large.
-    PostBody { request: RequestId, body: Option<Bytes>, is_octets: bool },
-    Lost { request: RequestId },
-    CheckUpgrade { sid: Sid, revision: Revision, reply: oneshot::Sender<Result<(), HandshakeFault>> },
+    PostBody {
+        request: RequestId,
+        body: Option<Bytes>,
+        is_octets: bool,
+    },
+    Lost {
+        request: RequestId,
+    },
+    CheckUpgrade {
+        sid: Sid,
+        revision: Revision,
+        reply: oneshot::Sender<Result<(), HandshakeFault>>,
+    },
 }
 
 pub(crate) enum LinkMail {
@@ -63,17 +107,46 @@ pub(crate) enum LinkMail {
 
 /// Something that handles of sockets and servers ask of a shard.
 pub(crate) enum Command {
-    Emit { socket: SocketKey, body: Body, flags: Flags, ack: Option<AckSink> },
-    Answer { socket: SocketKey, ack_id: u64, body: Body },
+    Emit {
+        socket: SocketKey,
+        body: Body,
+        flags: Flags,
+        ack: Option<AckSink>,
+    },
+    Answer {
+        socket: SocketKey,
+        ack_id: u64,
+        body: Body,
+    },
     Broadcast(Arc<Broadcast>),
-    Join { socket: SocketKey, rooms: Vec<Box<str>> },
-    Leave { socket: SocketKey, rooms: Vec<Box<str>> },
-    Disconnect { socket: SocketKey, close: bool },
+    Join {
+        socket: SocketKey,
+        rooms: Vec<Box<str>>,
+    },
+    Leave {
+        socket: SocketKey,
+        rooms: Vec<Box<str>>,
+    },
+    Disconnect {
+        socket: SocketKey,
+        close: bool,
+    },
     /// Cuts the link without a word, as a failing network would.
-    Sever { session: SessionKey },
-    JoinAll { target: Arc<Target>, rooms: Arc<[Box<str>]> },
-    LeaveAll { target: Arc<Target>, rooms: Arc<[Box<str>]> },
-    DisconnectAll { target: Arc<Target>, close: bool },
+    Sever {
+        session: SessionKey,
+    },
+    JoinAll {
+        target: Arc<Target>,
+        rooms: Arc<[Box<str>]>,
+    },
+    LeaveAll {
+        target: Arc<Target>,
+        rooms: Arc<[Box<str>]>,
+    },
+    DisconnectAll {
+        target: Arc<Target>,
+        close: bool,
+    },
 }
 
 /// One broadcast on its way to every shard that has members for it.
@@ -118,7 +191,10 @@ impl std::fmt::Display for Busy {
         if self.stopped {
             f.write_str("the server has stopped")
         } else {
-            write!(f, "a shard's mailbox of {MAILBOX_LETTERS} letters is full: try again in a few milliseconds")
+            write!(
+                f,
+                "a shard's mailbox of {MAILBOX_LETTERS} letters is full: try again in a few milliseconds"
+            )
         }
     }
 }

@@ -20,8 +20,9 @@ use crate::socket::{ConnectRequest, Socket};
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type EventHandler = Box<dyn Fn(&Socket, &Event<'_>) -> Option<Task> + Send + Sync>;
-type Middleware =
-    Box<dyn Fn(Arc<ConnectRequest>) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>> + Send + Sync>;
+type Middleware = Box<
+    dyn Fn(Arc<ConnectRequest>) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>> + Send + Sync,
+>;
 type ConnectHandler = Box<dyn Fn(Socket) -> Task + Send + Sync>;
 type DisconnectHandler = Box<dyn Fn(Socket, Reason, Vec<String>) -> Task + Send + Sync>;
 
@@ -204,7 +205,8 @@ impl Namespace {
         F: Fn(Socket, Reason, Vec<String>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_disconnect = Some(Box::new(move |socket, reason, rooms| Box::pin(handler(socket, reason, rooms))));
+        self.on_disconnect =
+            Some(Box::new(move |socket, reason, rooms| Box::pin(handler(socket, reason, rooms))));
         self
     }
 

@@ -86,7 +86,12 @@ struct Entry {
 }
 
 impl ShardState {
-    pub(crate) fn new(core: Shard, server: Arc<Inner>, port: Arc<mail::Port>, origin: Instant) -> io::Result<Self> {
+    pub(crate) fn new(
+        core: Shard,
+        server: Arc<Inner>,
+        port: Arc<mail::Port>,
+        origin: Instant,
+    ) -> io::Result<Self> {
         Ok(Self {
             core,
             server,
@@ -350,7 +355,11 @@ impl ShardState {
         {
             self.lingering.pop_front();
             let now = self.now();
-            if self.links.get(link.slot()).is_some_and(|slot| slot.as_ref().is_some_and(|entry| entry.key == link)) {
+            if self
+                .links
+                .get(link.slot())
+                .is_some_and(|slot| slot.as_ref().is_some_and(|entry| entry.key == link))
+            {
                 self.drop_link(now, link);
             }
         }
@@ -430,7 +439,9 @@ impl ShardState {
                 }
             }
             RequestMail::PostBody { request, body, is_octets } => {
-                let Some(session) = self.requests.get(&request).and_then(|pending| pending.session) else { return };
+                let Some(session) = self.requests.get(&request).and_then(|pending| pending.session) else {
+                    return;
+                };
                 match body {
                     Some(body) => self.core.handle_post(now, session, request, &body, is_octets),
                     None => {
@@ -602,7 +613,8 @@ impl ShardState {
             .filter_map(|key| {
                 let shared = self.entry(key)?.shared.clone();
                 let sid = self.core.sid_of(key)?;
-                let mut rooms: Vec<String> = self.core.rooms_of(key).iter().map(ToString::to_string).collect();
+                let mut rooms: Vec<String> =
+                    self.core.rooms_of(key).iter().map(ToString::to_string).collect();
                 rooms.sort_unstable();
                 rooms.insert(0, sid.to_string());
                 Some(SocketInfo { socket: Socket { shared }, rooms })
@@ -777,7 +789,8 @@ impl ShardState {
             recovered: false.into(),
         });
         let skips = recovering && self.server.recovery_skips_middlewares;
-        let entry = Entry { key: socket, shared: shared.clone(), namespace: namespace.clone(), is_connected: false };
+        let entry =
+            Entry { key: socket, shared: shared.clone(), namespace: namespace.clone(), is_connected: false };
         put(&mut self.sockets, socket.slot(), entry);
         if skips || namespace.middlewares.is_empty() {
             return self.conclude(now, socket, Ok(()));
@@ -920,10 +933,7 @@ fn start(server: &Inner, mut task: Task) {
 
 /// Polls a future once, in the context of the control plane: what it opens belongs there. Its waker does nothing,
 /// because whoever gets it next polls it again at once.
-fn poll_once<T>(
-    server: &Inner,
-    future: std::pin::Pin<&mut (dyn Future<Output = T> + Send)>,
-) -> Poll<T> {
+fn poll_once<T>(server: &Inner, future: std::pin::Pin<&mut (dyn Future<Output = T> + Send)>) -> Poll<T> {
     let _control = server.control.enter();
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
