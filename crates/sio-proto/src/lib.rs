@@ -57,6 +57,7 @@ mod msgpack;
 mod parser;
 mod placeholder;
 pub mod revision4;
+mod sequence;
 mod text;
 
 pub use args::{ArgsFault, decode_all, decode_args, decode_borrowed, to_value};
