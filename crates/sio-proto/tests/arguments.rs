@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sio_proto::{
     Args, Binary, Body, EncodeFault, Limits, Many, NoArgs, One, Parser, RawArgs, decode_all, decode_args,
-    decode_borrowed, to_value,
+    decode_borrowed, last_text, to_value,
 };
 use std::collections::BTreeMap;
 
@@ -141,6 +141,23 @@ fn a_tuple_is_as_patient_as_a_javascript_listener() {
         assert_eq!(wide, (1, 2, "more".into(), None, Value::Null));
         assert!(decode_args::<(u8, u8, String, u8)>(parser, args.0, args.1, &[]).is_err());
     }
+}
+
+#[test]
+fn the_last_argument_may_be_a_text() {
+    for parser in PARSERS {
+        let last = |args: &dyn Args| {
+            let body = parser.encode_ack_args(args).expect("can be encoded");
+            last_text(parser, &body.elements, body.count)
+        };
+        assert_eq!(last(&Many((1, "a,\"b"))).as_deref(), Some("a,\"b"));
+        assert_eq!(last(&One("Q7xAbC2")).as_deref(), Some("Q7xAbC2"));
+        assert_eq!(last(&Many(("a", 1))), None);
+        assert_eq!(last(&Many(("a", ["b"]))), None);
+        assert_eq!(last(&NoArgs), None);
+    }
+    assert_eq!(last_text(Parser::Msgpack, &[0xd4, 0, 0], 1), None);
+    assert_eq!(last_text(Parser::Msgpack, &[0xa1], 2), None);
 }
 
 #[test]
