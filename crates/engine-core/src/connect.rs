@@ -32,8 +32,6 @@ pub struct Accepted {
 pub enum JoinFault {
     /// The socket is not connected (any more).
     NotConnected,
-    /// The room's name is empty.
-    NoName,
     /// The socket is in [`Config::rooms_per_socket_max`](crate::Config::rooms_per_socket_max) rooms already.
     TooManyRooms {
         /// The limit.
@@ -45,7 +43,6 @@ impl std::fmt::Display for JoinFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             JoinFault::NotConnected => f.write_str("the socket is not connected"),
-            JoinFault::NoName => f.write_str("a room must have a name"),
             JoinFault::TooManyRooms { max } => {
                 write!(f, "the socket is in rooms_per_socket_max of {max} rooms already")
             }
@@ -316,9 +313,6 @@ impl Shard {
     /// # Errors
     /// See [`JoinFault`].
     pub fn join(&mut self, socket: SocketKey, room: &str) -> Result<bool, JoinFault> {
-        if room.is_empty() {
-            return Err(JoinFault::NoName);
-        }
         let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
         let Some(entry) = self.sockets.get_mut(socket).filter(|entry| entry.is_connected()) else {
             return Err(JoinFault::NotConnected);

@@ -436,11 +436,6 @@ fn a_stalled_link_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_room_must_have_a_name() {
-    check_two("! join a \n? fault a room must have a name\n= rooms 0\na > 41\nb > 41\n= namespaces 0\n");
-}
-
-#[test]
 fn a_room_may_be_named_like_an_id() {
     check_two(
         r#"
