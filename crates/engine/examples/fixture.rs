@@ -1,7 +1,7 @@
 //! What the load generator measures: `fixture PORT`. Every peer that it is compared with does the same.
 //!
 //! `join` {room} is acked, `pub` {room, data} becomes `msg` to the room, `echo` is acked with its argument, `sink`
-//! is counted.
+//! is counted, and `sunk` is acked with the count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -43,6 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             });
             ns.on_raw("echo", |socket, event| event.answer_same(socket));
+            ns.on("sunk", |_, _: serde::de::IgnoredAny| async { SUNK.load(Ordering::Relaxed) });
             ns.on("sink", |_, _: serde::de::IgnoredAny| async {
                 SUNK.fetch_add(1, Ordering::Relaxed);
             });
