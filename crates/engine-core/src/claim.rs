@@ -113,8 +113,8 @@ impl Shard {
         {
             connecting.auth = auth.map(Into::into);
         }
-        let namespace = self.outputs.keep(namespace.as_bytes());
-        let offset = offset.map(|offset| self.outputs.keep(offset.as_bytes()));
+        let namespace = self.outputs.keep_text(namespace);
+        let offset = offset.map(|offset| self.outputs.keep_text(offset));
         self.push_output(Pending::Claim { socket, shard, namespace, pid, offset });
         true
     }

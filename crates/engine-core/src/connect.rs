@@ -136,7 +136,7 @@ impl Shard {
         auth: Option<&[u8]>,
         recovering: bool,
     ) {
-        let namespace = self.outputs.keep(namespace.as_bytes());
+        let namespace = self.outputs.keep_text(namespace);
         let auth = auth.map(|auth| self.outputs.keep(auth));
         self.push_output(Pending::Connect { socket, session, namespace, auth, recovering });
     }

@@ -136,7 +136,7 @@ impl Shard {
             }
             (Payload::Event { name, elements, count }, Some(socket)) => {
                 self.counters.events_in += 1;
-                let name = self.outputs.keep(name.as_bytes());
+                let name = self.outputs.keep_text(name);
                 let elements = self.outputs.keep(elements);
                 let attachments = (!attachments.is_empty()).then(|| Box::new(attachments));
                 let ack_id = incoming.ack_id;

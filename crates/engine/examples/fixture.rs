@@ -9,9 +9,6 @@ use engine::Server;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 static SUNK: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Deserialize)]
@@ -44,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             });
             ns.on_raw("echo", |socket, event| event.answer_same(socket));
             ns.on("sunk", |_, _: serde::de::IgnoredAny| async { SUNK.load(Ordering::Relaxed) });
-            ns.on("sink", |_, _: serde::de::IgnoredAny| async {
+            ns.on_raw("sink", |_, _| {
                 SUNK.fetch_add(1, Ordering::Relaxed);
             });
         })

@@ -2,7 +2,7 @@
 //! Does not know what shards do with letters. Invariant: no letter waits for its sender, and none is dropped
 //! silently.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -242,6 +242,8 @@ struct Turn {
 
 thread_local! {
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
+    /// Whether the turn has commands: asked after every event, so it must cost nothing.
+    static HAS_COMMANDS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Hands a command to the shard whose turn it is on this thread, if that is `port`'s. Order is kept: the shard
@@ -250,6 +252,7 @@ fn try_local(port: &Port, command: Command) -> Result<(), Command> {
     TURN.with_borrow_mut(|turn| match turn {
         Some(turn) if std::ptr::eq(turn.port, port) => {
             turn.commands.push(command);
+            HAS_COMMANDS.set(true);
             Ok(())
         }
         _ => Err(command),
@@ -266,8 +269,15 @@ pub(crate) fn end_turn() -> Vec<Command> {
     TURN.take().map_or_else(Vec::new, |turn| turn.commands)
 }
 
+/// Whether anything has been asked for since [`take_commands`].
+#[inline]
+pub(crate) fn has_commands() -> bool {
+    HAS_COMMANDS.get()
+}
+
 /// Takes what has been asked for so far, in exchange for an empty list.
 pub(crate) fn take_commands(empty: &mut Vec<Command>) {
+    HAS_COMMANDS.set(false);
     TURN.with_borrow_mut(|turn| {
         if let Some(turn) = turn {
             std::mem::swap(&mut turn.commands, empty);
