@@ -187,7 +187,11 @@ impl Shard {
             let socket = self.sockets.at(slot)?;
             let is_it = match &socket.state {
                 State::Connecting(connecting) => &*connecting.namespace == namespace,
-                State::Connected => &*self.namespace(socket.namespace).name == namespace,
+                State::Connected => {
+                    let name = &*self.namespace(socket.namespace).name;
+                    // Every name begins with a slash, so of this length there is only one.
+                    name.len() == namespace.len() && (name.len() == 1 || name == namespace)
+                }
                 State::Lost { .. } => false,
             };
             if is_it { self.sockets.key_at(slot) } else { None }
