@@ -36,6 +36,8 @@ pub struct Flags {
     pub volatile: bool,
     /// Never compress.
     pub uncompressed: bool,
+    /// For this node's sockets only. A shard knows no other nodes: the flag is for those who carry broadcasts on.
+    pub local: bool,
 }
 
 /// Asks recipients of an emit to answer.

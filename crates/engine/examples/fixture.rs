@@ -11,6 +11,14 @@ use serde_json::value::RawValue;
 
 static SUNK: AtomicU64 = AtomicU64::new(0);
 
+/// Who is there, if the peer says so: what a real server keeps with each socket.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Principal {
+    #[allow(dead_code)] // Kept, as a server keeps it; nothing here asks who somebody is.
+    user_id: String,
+}
+
 #[derive(Deserialize)]
 struct Join {
     room: String,
@@ -30,6 +38,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::builder()
         .shards(shards)
         .namespace("/", |ns| {
+            ns.on_connect(|socket| async move {
+                if let Ok(principal) = socket.auth::<Principal>() {
+                    socket.set_state(principal);
+                }
+            });
             ns.on("join", |socket, join: Join| async move {
                 socket.join(join.room);
                 "ok"
