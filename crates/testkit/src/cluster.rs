@@ -254,6 +254,14 @@ impl Cluster {
         &self.nodes[index].shard
     }
 
+    /// Audits every shard.
+    ///
+    /// # Errors
+    /// As [`Shard::audit`].
+    pub fn audit(&self) -> Result<(), String> {
+        self.nodes.iter().try_for_each(|node| node.shard.audit())
+    }
+
     /// Takes the next thing that came out, with the shard it came from.
     pub fn poll_heard(&mut self) -> Option<(usize, Heard)> {
         self.heard.pop_front()

@@ -56,7 +56,8 @@ pub fn check_on(shards: usize, config: Config, script: &str) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Err(problem) = stage.play(line) {
+        let outcome = stage.play(line).and_then(|()| stage.cluster.audit());
+        if let Err(problem) = outcome {
             panic!("line {}: {line}\n  {problem}\n{}", index + 1, stage.describe());
         }
     }
