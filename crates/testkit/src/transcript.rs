@@ -579,6 +579,7 @@ impl Stage {
                     .map_or_else(|| "?".to_owned(), |(name, _)| name.clone());
                 self.notes.push_back(format!("closed {name} {reason}"));
             }
+            Heard::Taken { .. } => {}
             Heard::Moved { from, old, new } => {
                 if let Some(name) = self.names.get(&(from, old)).cloned() {
                     self.names.insert((index, new), name.clone());
