@@ -592,3 +592,36 @@ fn leaving_a_room_does_not_change_what_was_missed_before() {
         "#
     ));
 }
+
+#[test]
+fn what_came_while_the_application_made_up_its_mind_is_not_for_a_new_socket() {
+    check_open(
+        r#"
+        b: js
+        b > WS
+        b < 0*
+        b > 40
+        b < 40*
+        c > WS
+        c < 0*
+        c > 40/later,
+        a > 40/later,
+        ! accept c/later
+        c < 40/later,*
+        b > 40/later,{"recovery":true}
+        ! accept b/later
+        b < 40/later,*
+        ! cast /later early []
+        b < 42/later,["early","*"]
+        c < 42/later,["early"]
+        ! accept a/later
+        a < 40/later,*
+        a > NEW
+        a > WS
+        a < 0*
+        a > 40/later,{"pid":"$pid"}
+        ! accept a/later
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
+        "#,
+    );
+}
