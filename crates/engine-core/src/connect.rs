@@ -120,6 +120,7 @@ impl Shard {
             mark: 0,
             acks_owed: 0,
             since,
+            read: 0,
             memberships: Default::default(),
             past: None,
             carried: None,

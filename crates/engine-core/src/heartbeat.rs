@@ -100,10 +100,11 @@ impl Shard {
                 if pong_due <= now {
                     return self.end_silent(now, session);
                 }
-                entry.heartbeat = Heartbeat::PongDue { at: pong_due, extended: false };
+                let mark = self.log.as_ref().map_or(0, |log| log.next_seq() - 1) as u32;
+                entry.heartbeat = Heartbeat::PongDue { at: pong_due, extended: false, mark };
                 let ping = self.canned.ping.clone();
                 self.push(session, ping);
-                self.note_heartbeat(session, false);
+                self.note_pinged(session);
             }
             Heartbeat::PongDue { at, .. } | Heartbeat::PeerPingDue { at } if at <= now => {
                 self.end_silent(now, session);
@@ -125,9 +126,9 @@ impl Shard {
             (Packet::Pong(_), Heartbeat::PingDue { .. }) => {
                 entry.heartbeat = Heartbeat::PingDue { at: now + self.config.ping_interval };
             }
-            (Packet::Pong(_), Heartbeat::PongDue { .. }) => {
+            (Packet::Pong(_), Heartbeat::PongDue { mark, .. }) => {
                 entry.heartbeat = Heartbeat::PingDue { at: now + self.config.ping_interval };
-                self.note_heartbeat(session, true);
+                self.note_read(session, mark);
             }
             (Packet::Ping(_), Heartbeat::PeerPingDue { .. }) => {
                 let silence = self.config.ping_interval + self.config.ping_timeout;
@@ -138,8 +139,9 @@ impl Shard {
                 }
             }
             // A peer that is busy sending is alive: one extension for each ping, as the newest reference server does.
-            (_, Heartbeat::PongDue { extended: false, .. }) => {
-                entry.heartbeat = Heartbeat::PongDue { at: now + self.config.ping_timeout, extended: true };
+            (_, Heartbeat::PongDue { extended: false, mark, .. }) => {
+                let at = now + self.config.ping_timeout;
+                entry.heartbeat = Heartbeat::PongDue { at, extended: true, mark };
             }
             _ => {}
         }

@@ -625,3 +625,32 @@ fn what_came_while_the_application_made_up_its_mind_is_not_for_a_new_socket() {
         "#,
     );
 }
+
+#[test]
+fn a_loss_that_is_noticed_late_gives_a_fresh_session() {
+    check_open(
+        r#"
+        b: js
+        b > WS
+        b < 0*
+        b > 40
+        b < 40*
+        ! emit a seen [1]
+        a < 42["seen",1,"*"]
+        a > STALL 0
+        ! emit a m [2]
+        # The machine sleeps, and `b` is heard first.
+        @@ +200s
+        b > 3
+        ! emit b x []
+        b < 42*
+        @ +1s
+        c: js
+        c > WS
+        c < 0*
+        c > 40{"pid":"$a.pid","offset":"$a.offset"}
+        ? accepted c
+        c < 40*
+        "#,
+    );
+}
