@@ -174,10 +174,11 @@ impl Shard {
         is_complete.then_some(Resume { carried_seen, after, lost_until: until })
     }
 
-    /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes.
+    /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes, or the log ran over
+    /// since it was claimed.
     fn missed(&self, socket: SocketKey, resume: Resume) -> Option<Vec<(Box<str>, Rc<Message>)>> {
         let entry = self.sockets.get(socket)?;
-        let log = self.log.as_ref()?;
+        let log = self.log.as_ref().filter(|log| log.reaches(resume.after))?;
         let sid = entry.sid.to_string();
         let mut missed: Vec<(Box<str>, Rc<Message>)> = match &entry.carried {
             Some(carried) => carried.events.iter().skip(resume.carried_seen).cloned().collect(),

@@ -654,3 +654,39 @@ fn a_loss_that_is_noticed_late_gives_a_fresh_session() {
         "#,
     );
 }
+
+#[test]
+fn a_log_that_runs_over_while_the_application_decides_gives_a_fresh_session() {
+    let emits: String = (0..20).map(|n| format!("! emit b m [{n},\"long:1000\"]\nb < 42*\n")).collect();
+    check(
+        Config {
+            recovery: Some(Recovery { log_bytes_max: 10_000, ..Recovery::default() }),
+            ..Config::default()
+        },
+        &format!(
+            r#"
+            b: js
+            b > WS
+            b < 0*
+            b > 40
+            b < 40*
+            a: js
+            a > WS
+            a < 0*
+            a > 40/later,
+            ! accept a/later
+            a < 40/later,*
+            a > CUT
+            ! emit a/later m []
+            c: js
+            c > WS
+            c < 0*
+            c > 40/later,{{"pid":"$a.pid"}}
+            {emits}
+            ! accept c/later
+            ? accepted c/later
+            c < 40/later,*
+            "#
+        ),
+    );
+}
