@@ -164,6 +164,8 @@ impl Shard {
             }
             Some((_, Offset::Malformed)) => return None,
         };
+        // An offset older than the log is that of a quiet connection, if the peer is known to have read on.
+        let after = if log.reaches(after) { after } else { after.max(entry.read) };
         let is_complete = log.reaches(after)
             && entry
                 .past
@@ -172,10 +174,11 @@ impl Shard {
         is_complete.then_some(Resume { carried_seen, after, lost_until: until })
     }
 
-    /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes.
+    /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes, or the log ran over
+    /// since it was claimed.
     fn missed(&self, socket: SocketKey, resume: Resume) -> Option<Vec<(Box<str>, Rc<Message>)>> {
         let entry = self.sockets.get(socket)?;
-        let log = self.log.as_ref()?;
+        let log = self.log.as_ref().filter(|log| log.reaches(resume.after))?;
         let sid = entry.sid.to_string();
         let mut missed: Vec<(Box<str>, Rc<Message>)> = match &entry.carried {
             Some(carried) => carried.events.iter().skip(resume.carried_seen).cloned().collect(),
@@ -236,15 +239,29 @@ impl Shard {
         true
     }
 
-    /// A ping is queued to a session, or has been answered: then its sockets have read what was queued before it.
-    pub(crate) fn note_heartbeat(&mut self, session: SessionKey, is_answer: bool) {
+    /// A ping is queued to a session, behind whatever its sockets have been given again.
+    pub(crate) fn note_pinged(&mut self, session: SessionKey) {
         let Some(entry) = self.sessions.get(session) else { return };
         for &slot in &entry.sockets {
-            let Some(socket) = self.sockets.at_mut(slot) else { continue };
-            let Some(carried) = &mut socket.carried else { continue };
-            if !is_answer {
+            if let Some(carried) = self.sockets.at_mut(slot).and_then(|socket| socket.carried.as_mut()) {
                 carried.is_pinged = true;
-            } else if carried.is_pinged {
+            }
+        }
+    }
+
+    /// A peer has answered a ping: it has read what was queued before that, up to `mark` of the log.
+    pub(crate) fn note_read(&mut self, session: SessionKey, mark: u32) {
+        let Some(log) = &self.log else { return };
+        let position = log.position_of(mark);
+        let Some(entry) = self.sessions.get(session) else { return };
+        for &slot in &entry.sockets {
+            let Some(socket) = self.sockets.at_mut(slot).filter(|socket| socket.gets_offsets()) else {
+                continue;
+            };
+            socket.read = position;
+            if let Some(carried) = &mut socket.carried
+                && carried.is_pinged
+            {
                 carried.events = Vec::new();
                 if !carried.born_elsewhere {
                     socket.carried = None;

@@ -117,6 +117,7 @@ impl Shard {
             mark: 0,
             acks_owed: 0,
             since,
+            read: 0,
             memberships: Default::default(),
             past: None,
             carried: None,
@@ -304,6 +305,8 @@ impl Shard {
         let everyone = self.namespace(namespace).everyone;
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         entry.namespace = namespace;
+        // What came while the application made up its mind is not for it.
+        entry.since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
         entry.everyone_position = self.rooms.add(everyone, member_of(socket, entry));
     }
 

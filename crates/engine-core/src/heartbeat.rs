@@ -110,10 +110,11 @@ impl Shard {
                 if pong_due <= now {
                     return self.end_silent(now, session);
                 }
-                entry.heartbeat = Heartbeat::Pong { at: pong_due, extended: false };
+                let mark = self.log.as_ref().map_or(0, |log| log.next_seq() - 1) as u32;
+                entry.heartbeat = Heartbeat::Pong { at: pong_due, extended: false, mark };
                 let ping = self.canned.ping.clone();
                 self.push(session, ping);
-                self.note_heartbeat(session, false);
+                self.note_pinged(session);
             }
             Heartbeat::Pong { at, .. } | Heartbeat::PeerPing { at } if at <= now => {
                 self.end_silent(now, session);
@@ -135,9 +136,9 @@ impl Shard {
             (Packet::Pong(_), Heartbeat::Ping { .. }) => {
                 entry.heartbeat = Heartbeat::Ping { at: now + self.config.ping_interval };
             }
-            (Packet::Pong(_), Heartbeat::Pong { .. }) => {
+            (Packet::Pong(_), Heartbeat::Pong { mark, .. }) => {
                 entry.heartbeat = Heartbeat::Ping { at: now + self.config.ping_interval };
-                self.note_heartbeat(session, true);
+                self.note_read(session, mark);
             }
             (Packet::Ping(_), Heartbeat::PeerPing { .. }) => {
                 let silence = self.config.ping_interval + self.config.ping_timeout;
@@ -148,8 +149,9 @@ impl Shard {
                 }
             }
             // A peer that is busy sending is alive: one extension for each ping, as the newest reference server does.
-            (_, Heartbeat::Pong { extended: false, .. }) => {
-                entry.heartbeat = Heartbeat::Pong { at: now + self.config.ping_timeout, extended: true };
+            (_, Heartbeat::Pong { extended: false, mark, .. }) => {
+                let at = now + self.config.ping_timeout;
+                entry.heartbeat = Heartbeat::Pong { at, extended: true, mark };
             }
             _ => {}
         }

@@ -1,5 +1,6 @@
 //! Owns the events that lost sockets may ask for, in the one order in which this shard delivered them.
-//! Does not know sessions. Invariant: what was dropped for want of room is remembered as a gap, never skipped.
+//! Does not know sessions. Invariant: what was dropped, for want of room or for its age, is
+//! a gap to whoever may not have read it, never skipped.
 //!
 //! The offset that a peer repeats names one event of this log. The order here is the order of delivery, so
 //! "everything after it that was for this socket" is exact: no event that was ordered earlier elsewhere and
@@ -52,10 +53,9 @@ pub(crate) struct Log {
     next_seq: u64,
     bytes: usize,
     bytes_max: usize,
-    /// Events are kept this long: a claim within time finds everything its socket may have missed.
+    /// Events are kept this long: a claim within time finds everything its socket may have missed. Should a loss be
+    /// noticed later than heartbeats promise (the machine slept), the socket is not recovered.
     age_max: Duration,
-    /// Events before this one were dropped for want of room.
-    dropped_before: u64,
     /// Tells this log's offsets from those of other shards and earlier processes.
     tag: u32,
 }
@@ -74,7 +74,7 @@ pub(crate) enum Offset {
 impl Log {
     pub(crate) fn new(bytes_max: usize, age_max: Duration, tag: u32) -> Self {
         // Numbers begin at 1, so that "after 0" means everything.
-        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, dropped_before: 0, tag }
+        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, tag }
     }
 
     /// The number that the next event will get.
@@ -120,7 +120,6 @@ impl Log {
             && let Some(oldest) = self.entries.pop_front()
         {
             self.bytes -= oldest.weight();
-            self.dropped_before = oldest.seq + 1;
         }
         self.prune(now);
     }
@@ -135,9 +134,15 @@ impl Log {
         }
     }
 
-    /// Whether every event after `seq` that could matter is still here, or was too old to be missed.
+    /// Whether every event after `seq` is still here.
     pub(crate) fn reaches(&self, seq: u64) -> bool {
-        seq + 1 >= self.dropped_before
+        seq + 1 >= self.first_seq()
+    }
+
+    /// The position whose low half is `mark`: the newest, since the log never spans 2^31 events.
+    pub(crate) fn position_of(&self, mark: u32) -> u64 {
+        let newest = self.next_seq - 1;
+        newest - u64::from((newest as u32).wrapping_sub(mark))
     }
 
     /// Events after `seq`, oldest first.
@@ -230,13 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn age_prunes_without_a_gap_and_want_of_room_leaves_one() {
+    fn what_is_dropped_leaves_a_gap() {
         let mut log = log();
         append(&mut log, 0);
         append(&mut log, 9_000);
         append(&mut log, 12_000);
         assert_eq!(log.after(0).map(|entry| entry.seq).collect::<Vec<_>>(), vec![2, 3]);
-        assert!(log.reaches(0), "what was dropped by age was too old to be missed");
+        assert!(!log.reaches(0) && log.reaches(1), "one event was dropped for its age");
+        assert_eq!((log.position_of(0), log.position_of(3)), (0, 3));
         for _ in 0..20 {
             append(&mut log, 12_000);
         }

@@ -103,8 +103,9 @@ impl Transport {
 pub(crate) enum Heartbeat {
     /// Revision 4: the next ping is due.
     Ping { at: Moment },
-    /// Revision 4: a pong is due. `extended` once another packet has restarted the wait.
-    Pong { at: Moment, extended: bool },
+    /// Revision 4: a pong is due. `extended` once another packet has restarted the wait. `mark` is the low half of
+    /// the log's position when the ping was queued: a pong says that the peer has read what came before.
+    Pong { at: Moment, extended: bool, mark: u32 },
     /// Revision 3: the peer's next ping is due.
     PeerPing { at: Moment },
 }

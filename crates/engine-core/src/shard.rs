@@ -208,6 +208,8 @@ impl Shard {
             log_events: self.log.as_ref().map_or(0, Log::len),
             log_bytes: self.log.as_ref().map_or(0, Log::bytes),
             acks_awaited: self.acks.len(),
+            links: self.links.len(),
+            notes: self.moved.len() + self.adopted.len(),
         }
     }
 

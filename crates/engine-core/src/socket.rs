@@ -37,6 +37,8 @@ pub(crate) struct Socket {
     pub(crate) acks_owed: u32,
     /// Position of the recovery log when the socket connected: what came before is not for it.
     pub(crate) since: u64,
+    /// Position of the recovery log up to which the peer is known to have read; 0 if nothing is known.
+    pub(crate) read: u64,
     pub(crate) memberships: SmallVec<[Membership; 2]>,
     /// Rooms it has left that events were sent to while it was in them.
     pub(crate) past: Option<Box<Past>>,

@@ -410,7 +410,7 @@ fn ends_that_were_meant_are_not_recoverable() {
     for (end, reason) in [
         ("a > 41", "client namespace disconnect"),
         ("! disconnect a\na < 41", "server namespace disconnect"),
-        ("! disconnect a close\na < 41\na < CLOSE\na < END", "server namespace disconnect"),
+        ("! disconnect a close\na < 41\n@ +10ms\na < CLOSE\na < END", "server namespace disconnect"),
         ("a > abc\na < CLOSE\na < END", "parse error"),
     ] {
         check_open(&format!(
@@ -591,4 +591,102 @@ fn leaving_a_room_does_not_change_what_was_missed_before() {
         a < 40{{"sid":"$sid","pid":"$pid"}}
         "#
     ));
+}
+
+#[test]
+fn what_came_while_the_application_made_up_its_mind_is_not_for_a_new_socket() {
+    check_open(
+        r#"
+        b: js
+        b > WS
+        b < 0*
+        b > 40
+        b < 40*
+        c > WS
+        c < 0*
+        c > 40/later,
+        a > 40/later,
+        ! accept c/later
+        c < 40/later,*
+        b > 40/later,{"recovery":true}
+        ! accept b/later
+        b < 40/later,*
+        ! cast /later early []
+        b < 42/later,["early","*"]
+        c < 42/later,["early"]
+        ! accept a/later
+        a < 40/later,*
+        a > NEW
+        a > WS
+        a < 0*
+        a > 40/later,{"pid":"$pid"}
+        ! accept a/later
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
+        "#,
+    );
+}
+
+#[test]
+fn a_loss_that_is_noticed_late_gives_a_fresh_session() {
+    check_open(
+        r#"
+        b: js
+        b > WS
+        b < 0*
+        b > 40
+        b < 40*
+        ! emit a seen [1]
+        a < 42["seen",1,"*"]
+        a > STALL 0
+        ! emit a m [2]
+        # The machine sleeps, and `b` is heard first.
+        @@ +200s
+        b > 3
+        ! emit b x []
+        b < 42*
+        @ +1s
+        c: js
+        c > WS
+        c < 0*
+        c > 40{"pid":"$a.pid","offset":"$a.offset"}
+        ? accepted c
+        c < 40*
+        "#,
+    );
+}
+
+#[test]
+fn a_log_that_runs_over_while_the_application_decides_gives_a_fresh_session() {
+    let emits: String = (0..20).map(|n| format!("! emit b m [{n},\"long:1000\"]\nb < 42*\n")).collect();
+    check(
+        Config {
+            recovery: Some(Recovery { log_bytes_max: 10_000, ..Recovery::default() }),
+            ..Config::default()
+        },
+        &format!(
+            r#"
+            b: js
+            b > WS
+            b < 0*
+            b > 40
+            b < 40*
+            a: js
+            a > WS
+            a < 0*
+            a > 40/later,
+            ! accept a/later
+            a < 40/later,*
+            a > CUT
+            ! emit a/later m []
+            c: js
+            c > WS
+            c < 0*
+            c > 40/later,{{"pid":"$a.pid"}}
+            {emits}
+            ! accept c/later
+            ? accepted c/later
+            c < 40/later,*
+            "#
+        ),
+    );
 }

@@ -80,7 +80,6 @@ fn rule_breaking_closes_the_whole_session() {
         "42/later,[\"x\"]",
         "41/other,",
         "41/later,",
-        "40/later,",
         "43/other,1[]",
         "47[\"x\"]",
         "450-[\"x\"]",
@@ -106,6 +105,21 @@ fn rule_breaking_closes_the_whole_session() {
             "#
         ));
     }
+}
+
+#[test]
+fn a_second_connect_while_the_first_is_being_answered_is_ignored() {
+    check_open(
+        r#"
+        a > 40/later,
+        a > 40/later,
+        ? connect a/later
+        ? not connect a/later
+        = counter faults_socket 1
+        ! accept a/later
+        a < 40/later,*
+        "#,
+    );
 }
 
 #[test]
@@ -195,6 +209,8 @@ fn the_application_disconnects_a_connection_namespace_by_namespace() {
         a < 42["x",1]
         a < 41
         a < 41/chat,
+        # A moment later, so that the peer looks at the packets first.
+        @ +10ms
         a < CLOSE
         a < END
         ? disconnected a server namespace disconnect
@@ -348,7 +364,7 @@ fn a_graceful_close_sends_all_that_is_queued() {
     let emits: String = (0..30).map(|_| "! emit a big [\"long:10000\"]\n").collect();
     let events: String = (0..30).map(|_| "a < 42[\"big\",*\n").collect();
     check_open(&format!(
-        "a > STALL 0\n{emits}! close a\na > FLOW\n{events}a < CLOSE\na < END\n= sessions 0\n"
+        "a > STALL 0\n{emits}! close a\na > FLOW\n{events}@ +10ms\na < CLOSE\na < END\n= sessions 0\n"
     ));
 }
 

@@ -34,6 +34,15 @@ pub enum Heard {
         /// Which link.
         link: LinkKey,
     },
+    /// A message arrived, on a shard that speaks Engine.IO alone.
+    Message {
+        /// From whom.
+        session: SessionKey,
+        /// The message.
+        data: Vec<u8>,
+        /// Whether it came as binary.
+        is_binary: bool,
+    },
     /// A peer asks for a namespace.
     Connect {
         /// The socket-to-be.
@@ -109,6 +118,11 @@ pub enum Heard {
         session: SessionKey,
         /// Why.
         reason: Reason,
+    },
+    /// A socket is on its way to another shard.
+    Taken {
+        /// Its key here.
+        socket: SocketKey,
     },
     /// A socket was taken over from another shard: what belonged to the old key belongs to the new one.
     Moved {
@@ -193,7 +207,7 @@ struct Pipe {
 
 struct Node {
     shard: Shard,
-    mailbox: VecDeque<Mail>,
+    mailbox: VecDeque<(u64, Mail)>,
     /// Namespace and room to the shards that have members, one bit each, as far as this shard has been told.
     interest: BTreeMap<(String, String), u64>,
     pipes: BTreeMap<LinkKey, Pipe>,
@@ -205,6 +219,7 @@ pub struct Cluster {
     now: Moment,
     heard: VecDeque<(usize, Heard)>,
     requests: u64,
+    mails: u64,
     scratch: Vec<u8>,
 }
 
@@ -227,7 +242,14 @@ impl Cluster {
                 }
             })
             .collect();
-        Self { nodes, now: Moment::ORIGIN, heard: VecDeque::new(), requests: 0, scratch: Vec::new() }
+        Self {
+            nodes,
+            now: Moment::ORIGIN,
+            heard: VecDeque::new(),
+            requests: 0,
+            mails: 0,
+            scratch: Vec::new(),
+        }
     }
 
     /// How many shards.
@@ -252,6 +274,14 @@ impl Cluster {
     #[must_use]
     pub fn shard(&self, index: usize) -> &Shard {
         &self.nodes[index].shard
+    }
+
+    /// Audits every shard.
+    ///
+    /// # Errors
+    /// As [`Shard::audit`].
+    pub fn audit(&self) -> Result<(), String> {
+        self.nodes.iter().try_for_each(|node| node.shard.audit())
     }
 
     /// Takes the next thing that came out, with the shard it came from.
@@ -419,7 +449,7 @@ impl Cluster {
         let sent = self.with(index, |shard, now| shard.broadcast(now, target, body, flags, None));
         for other in (0..self.nodes.len()).filter(|&other| other != index && bits & (1 << other) != 0) {
             let mail = Mail::Broadcast { target: target.clone(), body: body.clone(), flags };
-            self.nodes[other].mailbox.push_back(mail);
+            self.send(other, mail);
         }
         sent
     }
@@ -447,6 +477,19 @@ impl Cluster {
         !self.nodes[index].mailbox.is_empty()
     }
 
+    /// How much mail has ever been sent.
+    #[must_use]
+    pub fn mails_sent(&self) -> u64 {
+        self.mails
+    }
+
+    /// All mail before this number has been delivered.
+    #[must_use]
+    pub fn mails_settled(&self) -> u64 {
+        let oldest = |node: &Node| node.mailbox.front().map(|&(number, _)| number);
+        self.nodes.iter().filter_map(oldest).min().unwrap_or(self.mails)
+    }
+
     /// Delivers all mail, to the last answer.
     pub fn pump(&mut self) {
         while let Some(index) = (0..self.nodes.len()).find(|&index| self.has_mail(index)) {
@@ -456,7 +499,7 @@ impl Cluster {
 
     /// Delivers the oldest mail of one shard. `false` if there is none.
     pub fn step(&mut self, index: usize) -> bool {
-        let Some(mail) = self.nodes[index].mailbox.pop_front() else { return false };
+        let Some((_, mail)) = self.nodes[index].mailbox.pop_front() else { return false };
         let now = self.now;
         match mail {
             Mail::Broadcast { target, body, flags } => {
@@ -478,6 +521,8 @@ impl Cluster {
                         self.send(from, Mail::Claimed { from: index, socket, namespace, claimed: None });
                     }
                     Claim::Taken(claimed) => {
+                        let taken = Heard::Taken { socket: claimed.socket };
+                        self.heard.push_back((index, taken));
                         let mail = Mail::Claimed { from: index, socket, namespace, claimed: Some(claimed) };
                         self.drain(index);
                         self.send(from, mail);
@@ -502,7 +547,8 @@ impl Cluster {
     fn send(&mut self, to: usize, mail: Mail) {
         // A pid is whatever a peer wrote: it may name a shard that there is not.
         if let Some(node) = self.nodes.get_mut(to) {
-            node.mailbox.push_back(mail);
+            node.mailbox.push_back((self.mails, mail));
+            self.mails += 1;
         } else if let Mail::Claim { from, socket, namespace, .. } = mail {
             self.send(from, Mail::Claimed { from: to, socket, namespace, claimed: None });
         }
@@ -604,6 +650,9 @@ impl Cluster {
                     mails.push((usize::from(ShardId::of(pid).shard), Mail::Released { pid }));
                     continue;
                 }
+                Output::Message { session, data, is_binary } => {
+                    Heard::Message { session, data: data.to_vec(), is_binary }
+                }
                 Output::Event { socket, name, elements, count, attachments, ack_id } => Heard::Event {
                     socket,
                     name: name.to_owned(),
@@ -640,7 +689,7 @@ impl Cluster {
                 Mail::Interest { from, namespace, room, open } => {
                     for other in (0..self.nodes.len()).filter(|&other| other != index) {
                         let mail = interest(from, &namespace, &room, open);
-                        self.nodes[other].mailbox.push_back(mail);
+                        self.send(other, mail);
                     }
                 }
                 mail => self.send(to, mail),

@@ -4,4 +4,5 @@
 //! script or seed gives the same run.
 
 pub mod cluster;
+pub mod simulator;
 pub mod transcript;

@@ -56,7 +56,8 @@ pub fn check_on(shards: usize, config: Config, script: &str) {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Err(problem) = stage.play(line) {
+        let outcome = stage.play(line).and_then(|()| stage.cluster.audit());
+        if let Err(problem) = outcome {
             panic!("line {}: {line}\n  {problem}\n{}", index + 1, stage.describe());
         }
     }
@@ -505,6 +506,10 @@ impl Stage {
     fn hear(&mut self, index: usize, heard: Heard) {
         match heard {
             Heard::Reply { request, reply } => self.hear_reply(request, reply),
+            Heard::Message { data, is_binary, .. } => {
+                let kind = if is_binary { "binary" } else { "text" };
+                self.notes.push_back(format!("message {kind} {}", String::from_utf8_lossy(&data)));
+            }
             Heard::Wrote { link, bytes } => self.hear_bytes(index, link, &bytes),
             Heard::LinkClosed { link } => {
                 if let Some(name) = self.links.remove(&(index, link)) {
@@ -578,6 +583,7 @@ impl Stage {
                     .map_or_else(|| "?".to_owned(), |(name, _)| name.clone());
                 self.notes.push_back(format!("closed {name} {reason}"));
             }
+            Heard::Taken { .. } => {}
             Heard::Moved { from, old, new } => {
                 if let Some(name) = self.names.get(&(from, old)).cloned() {
                     self.names.insert((index, new), name.clone());
