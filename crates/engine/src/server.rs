@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,7 @@ pub(crate) struct Inner {
     stopped: AtomicBool,
     pub(crate) connections: AtomicUsize,
     pub(crate) on_message: Option<OnMessage>,
+    pub(crate) panics: AtomicU64,
 }
 
 impl Inner {
@@ -147,6 +148,8 @@ pub struct Stats {
     pub mailbox_refusals: u64,
     /// TCP connections open on the engine's own listeners.
     pub connections: usize,
+    /// Handlers and middlewares that panicked before they first waited.
+    pub panics: u64,
 }
 
 impl Stats {
@@ -200,6 +203,7 @@ impl Server {
             stopped: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             on_message: builder.on_message,
+            panics: AtomicU64::new(0),
         });
         let origin = Instant::now();
         let mut ports = Vec::with_capacity(shards);
@@ -318,6 +322,7 @@ impl Server {
         }
         all.mailbox_refusals =
             self.inner.ports().iter().map(|port| port.refused.load(Ordering::Relaxed)).sum();
+        all.panics = self.inner.panics.load(Ordering::Relaxed);
         all.connections = self.inner.connections.load(Ordering::Relaxed);
         all
     }

@@ -821,11 +821,15 @@ impl ShardState {
             verdict
         };
         let mut run: std::pin::Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>> = Box::pin(run);
-        match poll_once(&self.server, run.as_mut()) {
-            Poll::Ready(verdict) => self.conclude(now, socket, verdict),
-            Poll::Pending => {
+        let broken = || Err(Refusal::new("internal error"));
+        match contain(&self.server, || poll_once(&self.server, run.as_mut())) {
+            None => self.conclude(now, socket, broken()),
+            Some(Poll::Ready(verdict)) => self.conclude(now, socket, verdict),
+            Some(Poll::Pending) => {
+                let running = self.server.control.spawn(run);
                 self.server.control.spawn(async move {
-                    let verdict = run.await;
+                    // A middleware that panics refuses, rather than leaving its peer without an answer.
+                    let verdict = running.await.unwrap_or_else(|_| broken());
                     let _ = port.send_waiting(Mail::Verdict { socket, verdict }).await;
                 });
             }
@@ -851,8 +855,9 @@ impl ShardState {
                 entry.is_connected = true;
                 let _ = entry.socket.shared.sid.set(accepted.sid);
                 entry.socket.shared.recovered.store(accepted.recovered, std::sync::atomic::Ordering::Relaxed);
-                if let Some(on_connect) = &entry.namespace.on_connect {
-                    let task = on_connect(entry.socket.clone());
+                if let Some(on_connect) = &entry.namespace.on_connect
+                    && let Some(task) = contain(&self.server, || on_connect(entry.socket.clone()))
+                {
                     start(&self.server, task);
                 }
             }
@@ -885,8 +890,10 @@ impl ShardState {
             return;
         }
         let was_connected = std::mem::replace(&mut entry.is_connected, false);
-        if was_connected && let Some(on_disconnect) = &entry.namespace.on_disconnect {
-            let task = on_disconnect(entry.socket.clone(), reason, rooms);
+        if was_connected
+            && let Some(on_disconnect) = &entry.namespace.on_disconnect
+            && let Some(task) = contain(&self.server, || on_disconnect(entry.socket.clone(), reason, rooms))
+        {
             start(&self.server, task);
         }
         if !is_recoverable {
@@ -926,11 +933,11 @@ fn watch(poll: &mio::Poll) -> io::Result<AsyncFd<OwnedFd>> {
 #[inline]
 fn dispatch(server: &Inner, entry: &Entry, event: &Event<'_>) {
     if let Some(on_any) = &entry.namespace.on_any {
-        on_any(&entry.socket, event);
+        contain(server, || on_any(&entry.socket, event));
     }
     let handler = entry.namespace.events.get(event.name).or(entry.namespace.fallback.as_ref());
     if let Some(handler) = handler
-        && let Some(task) = handler(&entry.socket, event)
+        && let Some(Some(task)) = contain(server, || handler(&entry.socket, event))
     {
         start(server, task);
     }
@@ -938,8 +945,22 @@ fn dispatch(server: &Inner, entry: &Entry, event: &Event<'_>) {
 
 /// Runs a handler as far as it gets without waiting, here; the rest goes to the control plane.
 fn start(server: &Inner, mut task: Task) {
-    if poll_once(server, task.as_mut()).is_pending() {
+    if contain(server, || poll_once(server, task.as_mut())).is_some_and(|poll| poll.is_pending()) {
         server.control.spawn(task);
+    }
+}
+
+/// Calls application code. If it panics, that is logged by the panic hook and counted, and costs nobody else
+/// anything; `None` then.
+#[inline]
+fn contain<T>(server: &Inner, call: impl FnOnce() -> T) -> Option<T> {
+    // What the call leaves behind is its own: handlers only queue commands, each of which is whole.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
+        Ok(value) => Some(value),
+        Err(_) => {
+            server.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            None
+        }
     }
 }
 
