@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, FILE_DEFAULT, Layers};
+use crate::run::{self, Run};
 use crate::{logs, serve, settings};
 
 /// Real-time server for jobs, agents and workflows, for stock Socket.IO clients.
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Serve),
+    /// Run a command, and let everybody watch: its output, progress and outcome
+    Run(Run),
     /// Print or check settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -111,6 +114,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
             logs::start(config.log_level, config.log_format);
             runtime()?.block_on(serve::run(config, serve.print_addresses))?;
         }
+        Command::Run(arguments) => return Ok(run::run(arguments)?.into()),
         Command::Config(ConfigCommand::Default) => print(&settings::manual())?,
         Command::Config(ConfigCommand::Check { file }) => {
             let source = Source { config: file, set: Vec::new() };

@@ -10,6 +10,7 @@ mod event;
 mod logs;
 mod rest;
 mod room;
+mod run;
 mod serve;
 mod settings;
 mod tally;
