@@ -4,7 +4,7 @@
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use anyhow::{Context, bail};
 use engine::{Server, Serving};
@@ -46,7 +46,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         tally,
         rates: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
-        port: 0,
+        port: Arc::default(),
     };
     tokio::spawn(rest::sample(server.clone(), app.rates.clone()));
 
@@ -145,21 +145,19 @@ async fn open_door(
         let certificate = tls::watched(files.clone()).with_context(|| name.to_owned())?;
         serving = serving.tls(move || certificate.borrow().clone());
     }
-    // What the routes say of their own port has to be known before they are mounted.
-    let port = if address.port() == 0 {
-        std::net::TcpListener::bind(address)?.local_addr()?.port()
-    } else {
-        address.port()
-    };
-    let address = SocketAddr::new(address.ip(), port);
-    let app = App { port, ..app.clone() };
+    // Each listener's routes tell its own port, which is known once it is bound.
+    let port = Arc::new(AtomicU16::new(address.port()));
+    let app = App { port: port.clone(), ..app.clone() };
     let serving = if name == "api" {
         let serving = if api_socketio { serving } else { serving.without_engine() };
         serving.application(app.api())
     } else {
         serving.application(app.realtime())
     };
-    server.listen_with(address, serving).await.with_context(|| format!("{name}: {address} cannot be bound"))
+    let bound = server.listen_with(address, serving).await;
+    let bound = bound.with_context(|| format!("{name}: {address} cannot be bound"))?;
+    port.store(bound.port(), Ordering::Relaxed);
+    Ok(bound)
 }
 
 /// Tells people where to go, and programs if they asked.

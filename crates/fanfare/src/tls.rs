@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -66,6 +66,7 @@ fn load(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
         .with_context(certificate)?
         .collect::<Result<Vec<_>, _>>()
         .with_context(certificate)?;
+    ensure!(!chain.is_empty(), "{} has no certificate in it", files.certificate.display());
     let private = PrivateKeyDer::from_pem_file(&files.key).with_context(key)?;
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?

@@ -16,7 +16,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     let body = json!({
         "status": "healthy",
         "service": "socketio",
-        "port": app.port,
+        "port": app.port.load(Ordering::Relaxed),
         "uptime_s": app.tally.uptime_s(),
         "version": env!("CARGO_PKG_VERSION"),
         "connections": { "total_connections": sockets },

@@ -8,7 +8,7 @@ mod metrics;
 mod stats;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -45,7 +45,7 @@ pub(crate) struct App {
     /// Whether new work is welcome; false while shutting down.
     pub(crate) is_ready: Arc<AtomicBool>,
     /// The port of the listener that this copy serves.
-    pub(crate) port: u16,
+    pub(crate) port: Arc<AtomicU16>,
 }
 
 impl App {

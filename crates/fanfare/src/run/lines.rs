@@ -49,6 +49,13 @@ impl Lines {
         if self.held.is_empty() { None } else { Some(Piece::Line(self.take())) }
     }
 
+    /// What stands in a line that has no end yet, if it shows a percentage: bars are painted first and painted over
+    /// by the next one, which may take minutes. A count may be cut within its digits, a percentage ends with its sign.
+    pub(super) fn peek_percentage(&self) -> Option<Piece> {
+        let is_percentage = !self.is_returned && self.held.contains(&b'%');
+        is_percentage.then(|| Piece::Passing(plain(&String::from_utf8_lossy(&self.held))))
+    }
+
     fn take(&mut self) -> String {
         let text = plain(&String::from_utf8_lossy(&self.held));
         self.held.clear();

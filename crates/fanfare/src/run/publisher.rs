@@ -93,9 +93,9 @@ impl Buffer {
     }
 
     /// When the newest progress may be sent.
-    fn progress_due(&self) -> Option<Instant> {
+    fn progress_due(&self, now: Instant) -> Option<Instant> {
         self.progress.as_ref()?;
-        Some(self.progress_sent.map_or_else(Instant::now, |sent| sent + PROGRESS_INTERVAL))
+        Some(self.progress_sent.map_or(now, |sent| sent + PROGRESS_INTERVAL))
     }
 
     fn take_batch(&mut self) -> Vec<(Worth, String)> {
@@ -237,7 +237,7 @@ impl Shared {
         let mut filling_until = None;
         loop {
             let now = Instant::now();
-            let due = buffer.progress_due();
+            let due = buffer.progress_due(now);
             if due.is_some_and(|due| due <= now) {
                 buffer.settle_progress();
                 continue;
@@ -318,6 +318,17 @@ mod tests {
         buffer.put_back(batch);
         assert_eq!(buffer.events.len(), BATCH_EVENTS_MAX + 1);
         assert!(buffer.events.iter().enumerate().all(|(nth, (_, event))| *event == nth.to_string()));
+    }
+
+    #[test]
+    fn the_first_progress_is_due_at_once_and_others_after_the_interval() {
+        let now = Instant::now();
+        let mut buffer = Buffer { progress: Some("1%".into()), ..Buffer::default() };
+        assert_eq!(buffer.progress_due(now), Some(now));
+        buffer.progress_sent = Some(now);
+        assert_eq!(buffer.progress_due(now), Some(now + PROGRESS_INTERVAL));
+        buffer.progress = None;
+        assert_eq!(buffer.progress_due(now), None);
     }
 
     #[test]

@@ -136,6 +136,9 @@ impl Reading {
     pub(super) fn handle_bytes(&mut self, bytes: &[u8]) {
         self.reporter.bytes_seen.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.lines.handle_bytes(bytes, |piece| self.reporter.report_piece(&piece, self.stream));
+        if let Some(piece) = self.lines.peek_percentage() {
+            self.reporter.report_piece(&piece, self.stream);
+        }
     }
 
     /// Takes the end.
