@@ -37,7 +37,10 @@ socket.on('connect', () => {
   socket.io.engine.on('upgrade', showState);
 });
 socket.on('disconnect', showState);
-socket.on('connect_error', showState);
+socket.on('connect_error', (error) => {
+  showState();
+  if (error.context?.status === 404) complain('Socket.IO is switched off on this listener (api.socketio), so there is nothing to watch here.');
+});
 
 socket.on('connection_established', ({ rooms }) => {
   joined = new Set(rooms);
@@ -71,9 +74,13 @@ async function command(name, room) {
   } catch {
     complaint = `${room}: the server did not answer`;
   }
-  at('complaint').textContent = complaint;
-  at('complaint').hidden = false;
+  complain(complaint);
   return undefined;
+}
+
+function complain(text) {
+  at('complaint').textContent = text;
+  at('complaint').hidden = false;
 }
 
 function remember() {

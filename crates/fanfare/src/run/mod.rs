@@ -29,8 +29,9 @@ use reporter::{Outcome, Reporter, Stream};
 /// the command left behind may hold the pipe open for ever.
 const SILENCE_AFTER_EXIT: Duration = Duration::from_millis(500);
 
-/// How long the last events may take to reach the server.
-const FLUSH_MAX: Duration = Duration::from_secs(3);
+/// How long the last events may take to reach the server. Longer: whoever waits for the command waits for a slow
+/// server. Shorter: the last lines of a chatty command are lost.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes read from the command at once.
 const READ_BYTES: usize = 64 * 1024;

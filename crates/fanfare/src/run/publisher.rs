@@ -14,8 +14,9 @@ const BATCH_WAIT: Duration = Duration::from_millis(50);
 const BATCH_EVENTS_MAX: usize = 500;
 /// Bytes of one batch. The server takes 1,000,000 by default.
 const BATCH_BYTES_MAX: usize = 500_000;
-/// Bytes that wait for a server that is away, 8 MiB: about 40,000 lines. When full the oldest lines are dropped.
-const BUFFER_BYTES_MAX: usize = 8 << 20;
+/// Bytes that wait for a server that is away or slow, 16 MiB: about 80,000 lines. When full the oldest lines are
+/// dropped.
+const BUFFER_BYTES_MAX: usize = 16 << 20;
 /// Least time between two updates of progress; the newest one that waits is always sent.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// Time that one request may take.
@@ -242,7 +243,11 @@ impl Shared {
                 buffer.settle_progress();
                 continue;
             }
-            let is_closing = buffer.state != State::Open;
+            let is_closing = match buffer.state {
+                State::Open => false,
+                State::Closing { until } if now > until => return None,
+                State::Closing { .. } | State::Closed => true,
+            };
             if buffer.events.is_empty() {
                 if is_closing {
                     return None;
@@ -297,13 +302,13 @@ mod tests {
         let mut buffer = Buffer::default();
         buffer.push(Worth::Keep, "status".into());
         let line = "x".repeat(1 << 20);
-        for nth in 0..10 {
-            buffer.push(Worth::Droppable, format!("{nth}{line}"));
+        for nth in 0..18 {
+            buffer.push(Worth::Droppable, format!("{nth:02}{line}"));
         }
         assert!(buffer.bytes <= BUFFER_BYTES_MAX);
         assert_eq!(buffer.lost, 3);
         assert_eq!(buffer.events[0].1, "status");
-        assert!(buffer.events[1].1.starts_with('3'));
+        assert!(buffer.events[1].1.starts_with("03"));
         assert_eq!(buffer.bytes, buffer.events.iter().map(|(_, event)| event.len()).sum::<usize>());
     }
 
