@@ -1,7 +1,7 @@
 //! Owns the acks that peers owe us: who was asked, who has answered, and until when we wait.
 //! Does not know payloads. Invariant: every awaited ack ends once, by answer, time-out or loss of the socket.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashSet};
@@ -119,6 +119,13 @@ impl Acks {
             self.deadlines.remove(&(at, id));
         }
         Some(awaited)
+    }
+
+    /// Adds up how many acks each socket owes.
+    pub(crate) fn count_owed(&self, owed: &mut BTreeMap<SocketKey, u32>) {
+        for socket in self.awaited.values().flat_map(|awaited| &awaited.pending) {
+            *owed.entry(*socket).or_default() += 1;
+        }
     }
 
     /// Emits whose acks are awaited.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::close::Goodbye;
-use crate::connect::slot_of;
+use crate::connect::{is_after, slot_of};
 use crate::message::{FrameKind, Message};
 use crate::moment::Moment;
 use crate::output::Pending;
@@ -113,8 +113,8 @@ impl Shard {
         {
             connecting.auth = auth.map(Into::into);
         }
-        let namespace = self.outputs.keep(namespace.as_bytes());
-        let offset = offset.map(|offset| self.outputs.keep(offset.as_bytes()));
+        let namespace = self.outputs.keep_text(namespace);
+        let offset = offset.map(|offset| self.outputs.keep_text(offset));
         self.push_output(Pending::Claim { socket, shard, namespace, pid, offset });
         true
     }
@@ -151,44 +151,47 @@ impl Shard {
             return None;
         }
         let log = self.log.as_ref()?;
-        let carried = entry.carried.as_deref().filter(|carried| carried.until > now);
-        let carried_len = carried.map_or(0, |carried| carried.events.len());
+        let carried = entry.carried.as_deref().map_or(&[][..], |carried| &carried.events);
         let (carried_seen, after) = match offset.map(|offset| (offset, log.parse_offset(offset))) {
             // It has had no event yet: everything since it connected.
             None => (0, entry.since),
-            Some((_, Offset::Ours(seq))) if seq >= entry.since => (carried_len, seq),
-            // The offset is older than the socket. It comes from an earlier one of the same peer.
-            Some((_, Offset::Ours(_))) => (0, entry.since),
-            Some((text, Offset::Foreign)) => {
-                let seen = carried
-                    .and_then(|carried| carried.events.iter().rposition(|(offset, _)| **offset == *text))
-                    .map_or(0, |index| index + 1);
-                (seen, entry.since)
+            Some((_, Offset::Ours(seq))) if seq >= entry.since => (carried.len(), seq),
+            // One of those it was given again; or older than all of them, or even than the socket, if it comes from
+            // an earlier one of the same peer.
+            Some((text, Offset::Ours(_) | Offset::Foreign)) => {
+                let seen = carried.iter().rposition(|(offset, _)| **offset == *text);
+                (seen.map_or(0, |index| index + 1), entry.since)
             }
             Some((_, Offset::Malformed)) => return None,
         };
-        log.reaches(after).then_some(Resume { carried_seen, after, lost_until: until })
+        // An offset older than the log is that of a quiet connection, if the peer is known to have read on.
+        let after = if log.reaches(after) { after } else { after.max(entry.read) };
+        let is_complete = log.reaches(after)
+            && entry
+                .past
+                .as_ref()
+                .is_none_or(|past| after >= past.forgotten_until || past.forgotten_until < log.first_seq());
+        is_complete.then_some(Resume { carried_seen, after, lost_until: until })
     }
 
-    /// What a socket missed, oldest first; `None` if it is more than an outbox takes.
-    fn missed(&self, socket: SocketKey, resume: Resume) -> Option<Vec<(Option<&Entry>, Rc<Message>)>> {
+    /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes, or the log ran over
+    /// since it was claimed.
+    fn missed(&self, socket: SocketKey, resume: Resume) -> Option<Vec<(Box<str>, Rc<Message>)>> {
         let entry = self.sockets.get(socket)?;
-        let log = self.log.as_ref()?;
+        let log = self.log.as_ref().filter(|log| log.reaches(resume.after))?;
         let sid = entry.sid.to_string();
-        let mut bytes = 0;
-        let mut missed = Vec::new();
-        if let Some(carried) = &entry.carried {
-            for (_, message) in carried.events.iter().skip(resume.carried_seen) {
-                bytes += message.weight();
-                missed.push((None, message.clone()));
-            }
-        }
+        let mut missed: Vec<(Box<str>, Rc<Message>)> = match &entry.carried {
+            Some(carried) => carried.events.iter().skip(resume.carried_seen).cloned().collect(),
+            None => Vec::new(),
+        };
+        let mut offset = String::new();
         for event in log.after(resume.after) {
             if self.is_for(socket, entry, &sid, event) {
-                bytes += event.message.weight();
-                missed.push((Some(event), event.message.clone()));
+                log.write_offset(event.seq, &mut offset);
+                missed.push((offset.as_str().into(), event.message.clone()));
             }
         }
+        let bytes: usize = missed.iter().map(|(_, message)| message.weight()).sum();
         (bytes <= self.config.outbox_bytes_max).then_some(missed)
     }
 
@@ -203,8 +206,13 @@ impl Shard {
                     name == sid
                         || socket.memberships.iter().any(|place| {
                             // Joined after the event was sent: it was not for this socket.
-                            let joined_before = (event.seq as u32).wrapping_sub(place.since) as i32 > 0;
-                            joined_before && *self.rooms.room(place.room).name == *name
+                            is_after(event.seq as u32, place.since)
+                                && *self.rooms.room(place.room).name == *name
+                        })
+                        || socket.past.iter().flat_map(|past| &past.stays).any(|stay| {
+                            event.seq <= stay.until
+                                && is_after(event.seq as u32, stay.since)
+                                && *stay.room == *name
                         })
                 };
                 (rooms.is_empty() || rooms.iter().any(|name| is_in(name)))
@@ -216,13 +224,50 @@ impl Shard {
     /// Queues what a recovered socket missed. `false` if that is too much.
     pub(crate) fn replay(&mut self, socket: SocketKey, resume: Resume) -> bool {
         let Some(missed) = self.missed(socket, resume) else { return false };
-        let messages: Vec<Rc<Message>> = missed.into_iter().map(|(_, message)| message).collect();
         let Some(session) = self.session_of_socket(socket) else { return false };
-        self.counters.events_out += messages.len() as u64;
-        for message in messages {
-            self.push(session, message);
+        self.counters.events_out += missed.len() as u64;
+        for (_, message) in &missed {
+            self.push(session, message.clone());
+        }
+        let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
+        if let Some(entry) = self.sockets.get_mut(socket) {
+            let born_elsewhere = entry.carried.as_ref().is_some_and(|carried| carried.born_elsewhere);
+            entry.carried = (born_elsewhere || !missed.is_empty())
+                .then(|| Box::new(Carried { events: missed, is_pinged: false, born_elsewhere }));
+            entry.since = since;
         }
         true
+    }
+
+    /// A ping is queued to a session, behind whatever its sockets have been given again.
+    pub(crate) fn note_pinged(&mut self, session: SessionKey) {
+        let Some(entry) = self.sessions.get(session) else { return };
+        for &slot in &entry.sockets {
+            if let Some(carried) = self.sockets.at_mut(slot).and_then(|socket| socket.carried.as_mut()) {
+                carried.is_pinged = true;
+            }
+        }
+    }
+
+    /// A peer has answered a ping: it has read what was queued before that, up to `mark` of the log.
+    pub(crate) fn note_read(&mut self, session: SessionKey, mark: u32) {
+        let Some(log) = &self.log else { return };
+        let position = log.position_of(mark);
+        let Some(entry) = self.sessions.get(session) else { return };
+        for &slot in &entry.sockets {
+            let Some(socket) = self.sockets.at_mut(slot).filter(|socket| socket.gets_offsets()) else {
+                continue;
+            };
+            socket.read = position;
+            if let Some(carried) = &mut socket.carried
+                && carried.is_pinged
+            {
+                carried.events = Vec::new();
+                if !carried.born_elsewhere {
+                    socket.carried = None;
+                }
+            }
+        }
     }
 
     /// Gives a socket whose recovery failed at the last step new ids and no rooms.
@@ -237,6 +282,7 @@ impl Shard {
             entry.pid = Some(pid);
             entry.since = since;
             entry.carried = None;
+            entry.past = None;
         }
         self.refresh_members(socket);
     }
@@ -291,23 +337,14 @@ impl Shard {
 
     fn take_claimed(&self, socket: SocketKey, pid: Sid, resume: Resume) -> Option<Claimed> {
         let entry = self.sockets.get(socket)?;
-        let log = self.log.as_ref()?;
-        let carried =
-            entry.carried.iter().flat_map(|carried| carried.events.iter().skip(resume.carried_seen));
-        let mut carried_offsets = carried.map(|(offset, _)| offset);
-        let missed = self.missed(socket, resume)?;
-        let missed = missed
+        let missed = self
+            .missed(socket, resume)?
             .into_iter()
-            .map(|(event, message)| {
-                let mut offset = String::new();
-                match event {
-                    Some(event) => log.write_offset(event.seq, &mut offset),
-                    None => offset.push_str(carried_offsets.next().map_or("", |offset| offset)),
-                }
+            .map(|(offset, message)| {
                 let mut frames = message.frames();
                 let head = frames.next().expect("invariant: a message has a head");
                 Missed {
-                    offset,
+                    offset: offset.into(),
                     packet: head.payload().to_vec(),
                     is_binary: head.kind() == FrameKind::Binary,
                     attachments: frames.map(|frame| frame.payload().to_vec().into()).collect(),
@@ -350,7 +387,7 @@ impl Shard {
                 claimed.missed.iter().map(|missed| (missed.offset.as_str().into(), message_of(missed)));
             entry.carried = Some(Box::new(Carried {
                 events: events.collect(),
-                until: lost_until + self.config.ping_interval + self.config.ping_timeout,
+                is_pinged: false,
                 born_elsewhere: ShardId::of(claimed.pid) != self.id,
             }));
             if let State::Connecting(connecting) = &mut entry.state {

@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::room::{Member, NamespaceIndex};
 use crate::session::SessionKey;
 use crate::shard::{Namespace, Shard};
-use crate::socket::{Connecting, Membership, Socket, SocketKey, State};
+use crate::socket::{Connecting, Membership, Past, Socket, SocketKey, State, Stay};
 
 /// A socket that has been accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,9 @@ impl Shard {
             mark: 0,
             acks_owed: 0,
             since,
+            read: 0,
             memberships: Default::default(),
+            past: None,
             carried: None,
         });
         let sid = self.make_sid(socket.slot());
@@ -135,7 +137,7 @@ impl Shard {
         auth: Option<&[u8]>,
         recovering: bool,
     ) {
-        let namespace = self.outputs.keep(namespace.as_bytes());
+        let namespace = self.outputs.keep_text(namespace);
         let auth = auth.map(|auth| self.outputs.keep(auth));
         self.push_output(Pending::Connect { socket, session, namespace, auth, recovering });
     }
@@ -303,6 +305,8 @@ impl Shard {
         let everyone = self.namespace(namespace).everyone;
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         entry.namespace = namespace;
+        // What came while the application made up its mind is not for it.
+        entry.since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
         entry.everyone_position = self.rooms.add(everyone, member_of(socket, entry));
     }
 
@@ -336,7 +340,6 @@ impl Shard {
     pub(crate) fn add_membership(&mut self, socket: SocketKey, room: &str, since: u64) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         let joined = self.rooms.join(entry.namespace, room, member_of(socket, entry));
-        // Half of the position is enough to tell before from after: the log never spans 2^31 events.
         let since = since as u32;
         entry.memberships.push(Membership { room: joined.room, position: joined.position, since });
         if joined.opened {
@@ -354,8 +357,28 @@ impl Shard {
             return false;
         };
         let membership = entry.memberships.swap_remove(index);
+        self.remember_stay(socket, membership);
         self.vacate(membership);
         true
+    }
+
+    /// Notes that a socket which may be recovered was in a room, if events of that room are kept.
+    fn remember_stay(&mut self, socket: SocketKey, membership: Membership) {
+        let Some(log) = &self.log else { return };
+        let room = self.rooms.room(membership.room);
+        if !is_after(room.last_kept, membership.since) {
+            return;
+        }
+        let Some(entry) = self.sockets.get_mut(socket).filter(|entry| entry.gets_offsets()) else { return };
+        let past = entry.past.get_or_insert_default();
+        while let Some(oldest) = past.stays.front()
+            && (oldest.until < log.first_seq() || past.stays.len() >= Past::LEN_MAX)
+        {
+            past.forgotten_until = oldest.until;
+            past.stays.pop_front();
+        }
+        let stay = Stay { room: room.name.clone(), since: membership.since, until: log.next_seq() - 1 };
+        past.stays.push_back(stay);
     }
 
     pub(crate) fn leave_all(&mut self, socket: SocketKey) {
@@ -412,7 +435,7 @@ impl Shard {
 
     /// Every room with members, with how many are connected: for statistics.
     pub fn rooms(&self) -> impl Iterator<Item = (&str, &str, usize)> {
-        self.rooms.iter().filter(|room| !room.name.is_empty()).map(|room| {
+        self.rooms.iter().filter(|room| !room.is_everyone).map(|room| {
             let members = room.members.iter().filter(|member| member.session().is_some()).count();
             (&*self.namespace(room.namespace).name, &*room.name, members)
         })
@@ -541,6 +564,11 @@ impl Shard {
             self.rooms.members_mut(place.room)[place.position as usize] = member;
         }
     }
+}
+
+/// Whether a log position comes after another, both given by their low halves: the log never spans 2^31 events.
+pub(crate) fn is_after(position: u32, other: u32) -> bool {
+    position.wrapping_sub(other) as i32 > 0
 }
 
 pub(crate) fn slot_of(socket: SocketKey) -> u32 {

@@ -102,4 +102,8 @@ pub struct Gauges {
     pub log_bytes: usize,
     /// Emits whose ack is awaited.
     pub acks_awaited: usize,
+    /// WebSocket links, those that are about to close included.
+    pub links: usize,
+    /// Notes about sockets that moved between shards: where one born here is, and ids made elsewhere.
+    pub notes: usize,
 }

@@ -12,7 +12,7 @@ use crate::ack::AckToken;
 use crate::connect::slot_of;
 use crate::message::Message;
 use crate::moment::Moment;
-use crate::recovery::Scope;
+use crate::recovery::{Log, Scope};
 use crate::room::{Member, NamespaceIndex};
 use crate::session::{SessionKey, Transport};
 use crate::shard::Shard;
@@ -36,6 +36,8 @@ pub struct Flags {
     pub volatile: bool,
     /// Never compress.
     pub uncompressed: bool,
+    /// For this node's sockets only. A shard knows no other nodes: the flag is for those who carry broadcasts on.
+    pub local: bool,
 }
 
 /// Asks recipients of an emit to answer.
@@ -97,13 +99,13 @@ impl Shard {
         ack: Option<AckRequest>,
     ) -> Result<(), EmitFault> {
         let Some(entry) = self.sockets.get_mut(socket) else { return Err(EmitFault::NotConnected) };
-        let is_lost = matches!(entry.state, crate::socket::State::Lost { .. });
-        if !entry.is_connected() && !is_lost {
+        let is_away = entry.is_away();
+        if !entry.is_connected() && !is_away {
             return Err(EmitFault::NotConnected);
         }
         let (session, namespace, gets_offsets) = (entry.session, entry.namespace, entry.gets_offsets());
         let is_stored = gets_offsets && !flags.volatile && ack.is_none();
-        if is_lost && !is_stored {
+        if is_away && !is_stored {
             return Err(EmitFault::NotConnected);
         }
         let ack_id = match ack {
@@ -118,7 +120,7 @@ impl Shard {
             None => None,
         };
         let mut encoding = self.encoding(namespace, body, flags, ack_id);
-        if is_lost {
+        if is_away {
             let message = self.encode_with_offset(&mut encoding);
             self.store(now, Scope::Socket(socket), message);
             return Ok(());
@@ -214,6 +216,12 @@ impl Shard {
         self.counters.events_out += sent as u64;
         if is_recoverable_for_any && !flags.volatile && ack.is_none() && self.log.is_some() {
             let message = self.encode_with_offset(&mut encoding);
+            let seq = self.log.as_ref().map_or(0, Log::next_seq) as u32;
+            for name in target.rooms.iter().chain(&target.except) {
+                if let Some(room) = self.rooms.find(namespace, name) {
+                    self.rooms.room_mut(room).last_kept = seq;
+                }
+            }
             let scope = Scope::Rooms {
                 namespace,
                 rooms: target.rooms.iter().cloned().collect(),
@@ -267,7 +275,8 @@ impl Shard {
             for name in &target.except {
                 if let Some(socket) = self.find_by_sid(namespace, name) {
                     self.mark_socket(slot_of(socket));
-                } else if let Some(room) = self.rooms.find(namespace, name) {
+                }
+                if let Some(room) = self.rooms.find(namespace, name) {
                     for member in &self.rooms.room(room).members {
                         if let Some(socket) = self.sockets.at_mut(member.socket) {
                             socket.mark = self.mark;
@@ -281,11 +290,13 @@ impl Shard {
             members.extend_from_slice(&self.rooms.room(everyone).members);
         }
         for name in &target.rooms {
-            if let Some(socket) = self.find_by_sid(namespace, name) {
-                if let Some(entry) = self.sockets.get(socket) {
-                    members.push(crate::connect::member_of(socket, entry));
-                }
-            } else if let Some(room) = self.rooms.find(namespace, name) {
+            if let Some(socket) = self.find_by_sid(namespace, name)
+                && let Some(entry) = self.sockets.get(socket)
+            {
+                members.push(crate::connect::member_of(socket, entry));
+            }
+            // Others may be in a room of that name; the socket itself never is.
+            if let Some(room) = self.rooms.find(namespace, name) {
                 members.extend_from_slice(&self.rooms.room(room).members);
             }
         }
@@ -340,8 +351,7 @@ impl Shard {
             _ => *self.adopted.get(&sid)?,
         };
         let socket = self.sockets.at(slot)?;
-        let is_in =
-            socket.namespace == namespace && !matches!(socket.state, crate::socket::State::Connecting(_));
+        let is_in = socket.namespace == namespace && (socket.is_connected() || socket.is_away());
         if is_in { self.sockets.key_at(slot) } else { None }
     }
 

@@ -16,7 +16,8 @@ impl Shard {
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Moment> {
         let lost = self.lost.first().map(|&(at, _)| at);
-        [self.wheel.next(), self.acks.next(), lost].into_iter().flatten().min()
+        let farewell = self.farewells.front().map(|&(at, _)| at);
+        [self.wheel.next(), self.acks.next(), lost, farewell].into_iter().flatten().min()
     }
 
     /// Does everything that is due by `now`.
@@ -34,6 +35,12 @@ impl Shard {
         }
         self.due = due;
 
+        while let Some(&(at, link)) = self.farewells.front()
+            && at <= now
+        {
+            self.farewells.pop_front();
+            self.close_link(link);
+        }
         while let Some((token, missing)) = self.acks.expire(now) {
             for &socket in &missing {
                 if let Some(socket) = self.sockets.get_mut(socket) {
@@ -89,25 +96,30 @@ impl Shard {
             Transport::Polling(_) | Transport::WebSocket(_) => {}
         }
         let Some(entry) = self.sessions.get_mut(session) else { return };
+        if matches!(&entry.transport, Transport::Probing(probe) if probe.is_closing) {
+            return;
+        }
         if entry.connect_by.is_some_and(|at| at <= now) {
             self.counters.connect_timeouts += 1;
             return self.close_session(now, session, Reason::ForcedClose, Goodbye::Prompt);
         }
         match entry.heartbeat {
-            Heartbeat::PingDue { at } if at <= now => {
+            Heartbeat::Ping { at } if at <= now => {
                 // Counted from when the ping was due, not from when a coarse wheel sent it.
                 let pong_due = at + self.config.ping_timeout;
                 if pong_due <= now {
                     return self.end_silent(now, session);
                 }
-                entry.heartbeat = Heartbeat::PongDue { at: pong_due, extended: false };
+                let mark = self.log.as_ref().map_or(0, |log| log.next_seq() - 1) as u32;
+                entry.heartbeat = Heartbeat::Pong { at: pong_due, extended: false, mark };
                 let ping = self.canned.ping.clone();
                 self.push(session, ping);
+                self.note_pinged(session);
             }
-            Heartbeat::PongDue { at, .. } | Heartbeat::PeerPingDue { at } if at <= now => {
+            Heartbeat::Pong { at, .. } | Heartbeat::PeerPing { at } if at <= now => {
                 self.end_silent(now, session);
             }
-            Heartbeat::PingDue { .. } | Heartbeat::PongDue { .. } | Heartbeat::PeerPingDue { .. } => {}
+            Heartbeat::Ping { .. } | Heartbeat::Pong { .. } | Heartbeat::PeerPing { .. } => {}
         }
     }
 
@@ -121,20 +133,25 @@ impl Shard {
     pub(crate) fn note_packet(&mut self, now: Moment, session: SessionKey, packet: &Packet<'_>) {
         let Some(entry) = self.sessions.get_mut(session) else { return };
         match (packet, entry.heartbeat) {
-            (Packet::Pong(_), Heartbeat::PingDue { .. } | Heartbeat::PongDue { .. }) => {
-                entry.heartbeat = Heartbeat::PingDue { at: now + self.config.ping_interval };
+            (Packet::Pong(_), Heartbeat::Ping { .. }) => {
+                entry.heartbeat = Heartbeat::Ping { at: now + self.config.ping_interval };
             }
-            (Packet::Ping(_), Heartbeat::PeerPingDue { .. }) => {
+            (Packet::Pong(_), Heartbeat::Pong { mark, .. }) => {
+                entry.heartbeat = Heartbeat::Ping { at: now + self.config.ping_interval };
+                self.note_read(session, mark);
+            }
+            (Packet::Ping(_), Heartbeat::PeerPing { .. }) => {
                 let silence = self.config.ping_interval + self.config.ping_timeout;
-                entry.heartbeat = Heartbeat::PeerPingDue { at: now + silence };
+                entry.heartbeat = Heartbeat::PeerPing { at: now + silence };
                 if entry.revision == Revision::V3 {
                     let pong = self.canned.pong.clone();
                     self.push(session, pong);
                 }
             }
             // A peer that is busy sending is alive: one extension for each ping, as the newest reference server does.
-            (_, Heartbeat::PongDue { extended: false, .. }) => {
-                entry.heartbeat = Heartbeat::PongDue { at: now + self.config.ping_timeout, extended: true };
+            (_, Heartbeat::Pong { extended: false, mark, .. }) => {
+                let at = now + self.config.ping_timeout;
+                entry.heartbeat = Heartbeat::Pong { at, extended: true, mark };
             }
             _ => {}
         }

@@ -111,7 +111,14 @@ impl Shard {
         let found = self.find_socket(session, namespace);
         match (&incoming.payload, found) {
             (Payload::Connect { .. }, Some(_)) if revision == Revision::V3 && namespace == "/" => Ok(()),
-            (Payload::Connect { .. }, Some(_)) => Err(Violation),
+            (Payload::Connect { .. }, Some(socket)) => {
+                if self.sockets.get(socket).is_some_and(|entry| entry.is_connected()) {
+                    return Err(Violation);
+                }
+                // Still being answered: the impatience of a peer that asked twice makes no second socket.
+                self.counters.faults_socket += 1;
+                Ok(())
+            }
             (Payload::Connect { auth }, None) => {
                 let from_query = query.and_then(|query| self.encode_auth(&revision4::query_to_auth(query)));
                 self.begin_connect(now, session, namespace, from_query.as_deref().or(*auth));
@@ -129,7 +136,7 @@ impl Shard {
             }
             (Payload::Event { name, elements, count }, Some(socket)) => {
                 self.counters.events_in += 1;
-                let name = self.outputs.keep(name.as_bytes());
+                let name = self.outputs.keep_text(name);
                 let elements = self.outputs.keep(elements);
                 let attachments = (!attachments.is_empty()).then(|| Box::new(attachments));
                 let ack_id = incoming.ack_id;
@@ -180,7 +187,11 @@ impl Shard {
             let socket = self.sockets.at(slot)?;
             let is_it = match &socket.state {
                 State::Connecting(connecting) => &*connecting.namespace == namespace,
-                State::Connected => &*self.namespace(socket.namespace).name == namespace,
+                State::Connected => {
+                    let name = &*self.namespace(socket.namespace).name;
+                    // Every name begins with a slash, so of this length there is only one.
+                    name.len() == namespace.len() && (name.len() == 1 || name == namespace)
+                }
                 State::Lost { .. } => false,
             };
             if is_it { self.sockets.key_at(slot) } else { None }

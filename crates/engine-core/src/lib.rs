@@ -8,6 +8,7 @@
 //! virtual time.
 
 mod ack;
+mod audit;
 mod claim;
 mod close;
 mod config;

@@ -13,9 +13,12 @@ pub enum LinkTag {}
 pub(crate) struct Link {
     pub(crate) session: SessionKey,
     pub(crate) decoder: ws_proto::Decoder,
+    // Boxed: a pointer on each of many idle links instead of three words.
     /// The beginning of a frame whose rest has not arrived. Bounded by `payload_bytes_max` and a header.
+    #[allow(clippy::box_collection)]
     pub(crate) partial: Option<Box<Vec<u8>>>,
     /// Bytes to write before anything else: what the kernel refused, and control frames.
+    #[allow(clippy::box_collection)]
     pub(crate) unsent: Option<Box<Vec<u8>>>,
     pub(crate) deflate: bool,
     /// The kernel took less than it was given; wait until it says that it takes more.

@@ -213,7 +213,11 @@ pub(crate) enum Pending {
     ReleaseClaim {
         pid: Sid,
     },
-    Message { session: SessionKey, data: Span, is_binary: bool },
+    Message {
+        session: SessionKey,
+        data: Span,
+        is_binary: bool,
+    },
     Event {
         socket: SocketKey,
         name: Span,
@@ -268,6 +272,8 @@ pub(crate) type Attachments = Option<Box<Vec<Bytes>>>;
 pub(crate) struct Outputs {
     pending: VecDeque<Pending>,
     arena: Vec<u8>,
+    /// Names, apart from the other bytes so that they need not be checked for UTF-8 again.
+    texts: String,
     /// The last one handed out; it owns the names that its [`Output`] borrows.
     current: Option<Pending>,
 }
@@ -289,8 +295,16 @@ impl Outputs {
         start as u32..self.arena.len() as u32
     }
 
+    /// As [`Outputs::keep`], for text.
+    #[inline]
+    pub(crate) fn keep_text(&mut self, text: &str) -> Span {
+        let start = self.texts.len();
+        self.texts.push_str(text);
+        start as u32..self.texts.len() as u32
+    }
+
     fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(self.bytes(span)).expect("invariant: only text was kept here")
+        &self.texts[span.start as usize..span.end as usize]
     }
 
     fn bytes(&self, span: Span) -> &[u8] {
@@ -301,6 +315,7 @@ impl Outputs {
         let Some(pending) = self.pending.pop_front() else {
             self.current = None;
             self.arena.clear();
+            self.texts.clear();
             if self.arena.capacity() > Self::ARENA_KEPT {
                 self.arena = Vec::new();
             }

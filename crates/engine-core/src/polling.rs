@@ -106,9 +106,7 @@ impl Shard {
         };
         let Some(entry) = self.sessions.get_mut(session) else { return };
         if matches!(entry.transport, Transport::Closing(_)) {
-            let reply = self.last_payload(session);
-            self.reply(request, reply);
-            self.remove_session(session);
+            self.answer_closing(session, request);
             return;
         }
         let Some(poll) = entry.transport.poll_mut() else { return };
@@ -189,7 +187,8 @@ impl Shard {
             Ok(()) => self.reply(request, Reply::Ok),
             Err(()) => {
                 self.counters.faults_engine += 1;
-                self.close_session(now, session, Reason::ParseError, Goodbye::Prompt);
+                // What came before the bad packet is answered first: the session goes at the end of the turn.
+                self.condemned.push(session);
                 self.reply(request, Reply::BadRequest);
             }
         }
@@ -219,7 +218,11 @@ impl Shard {
     }
 
     /// The link of a request was cut before it was replied to: EIO4 has the session end with it.
+    /// Once a WebSocket has taken over it no longer does.
     pub fn handle_request_lost(&mut self, now: Moment, session: SessionKey, request: RequestId) {
+        if self.forget_late_post(session, request) {
+            return;
+        }
         let Some(poll) = self.sessions.get_mut(session).and_then(|entry| entry.transport.poll_mut()) else {
             return;
         };
@@ -238,16 +241,23 @@ impl Shard {
 
     /// Clears the note of a running POST. `false` if it was replied to already.
     fn end_post(&mut self, session: SessionKey, request: RequestId) -> bool {
+        if self.forget_late_post(session, request) {
+            return true;
+        }
         let Some(entry) = self.sessions.get_mut(session) else { return false };
         match entry.transport.poll_mut() {
             Some(poll) if poll.post == Some(request) => {
                 poll.post = None;
                 true
             }
-            // The session moved to WebSocket or began to close while the body arrived: what came is still good.
-            Some(_) => false,
-            None => true,
+            Some(_) | None => false,
         }
+    }
+
+    /// A POST whose session moved to WebSocket while the body arrived: what came is still good.
+    fn forget_late_post(&mut self, session: SessionKey, request: RequestId) -> bool {
+        let found = self.late_posts.iter().position(|&late| late == (session, request));
+        found.map(|index| self.late_posts.swap_remove(index)).is_some()
     }
 
     /// Replies to a waiting GET if there is anything to send.
@@ -262,7 +272,12 @@ impl Shard {
     }
 
     /// Everything queued that fits one reply. EIO4 "HTTP long-polling".
-    fn next_payload(&mut self, session: SessionKey) -> Reply {
+    pub(crate) fn next_payload(&mut self, session: SessionKey) -> Reply {
+        let payload = self.gather_payload(session);
+        self.count_reply(payload.into_reply())
+    }
+
+    fn gather_payload(&mut self, session: SessionKey) -> PollPayload {
         let mut payload = PollPayload::default();
         let (packets_max, bytes_max) = (self.config.poll_packets_max, self.config.poll_bytes_max);
         if let Some(entry) = self.sessions.get_mut(session) {
@@ -281,28 +296,7 @@ impl Shard {
             }
             entry.outbox.release(&mut self.rings);
         }
-        self.count_reply(payload.into_reply())
-    }
-
-    /// Everything queued that fits, then the close packet: the last reply of a session.
-    pub(crate) fn last_payload(&mut self, session: SessionKey) -> Reply {
-        let mut payload = PollPayload::default();
-        if let Some(entry) = self.sessions.get_mut(session) {
-            payload.revision = entry.revision;
-            payload.base64 = entry.base64;
-            while let Some(message) = entry.outbox.front() {
-                if payload.packets.len() + message.packets() + 1 > self.config.poll_packets_max
-                    && !payload.packets.is_empty()
-                {
-                    break;
-                }
-                if let Some(message) = entry.outbox.pop() {
-                    payload.add(&message);
-                }
-            }
-        }
-        payload.add_text(b"1");
-        self.count_reply(payload.into_reply())
+        payload
     }
 
     /// A reply of one packet that is not queued.

@@ -1,5 +1,6 @@
 //! Owns the events that lost sockets may ask for, in the one order in which this shard delivered them.
-//! Does not know sessions. Invariant: what was dropped for want of room is remembered as a gap, never skipped.
+//! Does not know sessions. Invariant: what was dropped, for want of room or for its age, is
+//! a gap to whoever may not have read it, never skipped.
 //!
 //! The offset that a peer repeats names one event of this log. The order here is the order of delivery, so
 //! "everything after it that was for this socket" is exact: no event that was ordered earlier elsewhere and
@@ -52,10 +53,9 @@ pub(crate) struct Log {
     next_seq: u64,
     bytes: usize,
     bytes_max: usize,
-    /// Events are kept this long: a claim within time finds everything its socket may have missed.
+    /// Events are kept this long: a claim within time finds everything its socket may have missed. Should a loss be
+    /// noticed later than heartbeats promise (the machine slept), the socket is not recovered.
     age_max: Duration,
-    /// Events before this one were dropped for want of room.
-    dropped_before: u64,
     /// Tells this log's offsets from those of other shards and earlier processes.
     tag: u32,
 }
@@ -74,12 +74,17 @@ pub(crate) enum Offset {
 impl Log {
     pub(crate) fn new(bytes_max: usize, age_max: Duration, tag: u32) -> Self {
         // Numbers begin at 1, so that "after 0" means everything.
-        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, dropped_before: 0, tag }
+        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, tag }
     }
 
     /// The number that the next event will get.
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq
+    }
+
+    /// The number of the oldest event that is kept, or of the next one.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.entries.front().map_or(self.next_seq, |entry| entry.seq)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -115,7 +120,6 @@ impl Log {
             && let Some(oldest) = self.entries.pop_front()
         {
             self.bytes -= oldest.weight();
-            self.dropped_before = oldest.seq + 1;
         }
         self.prune(now);
     }
@@ -130,9 +134,15 @@ impl Log {
         }
     }
 
-    /// Whether every event after `seq` that could matter is still here, or was too old to be missed.
+    /// Whether every event after `seq` is still here.
     pub(crate) fn reaches(&self, seq: u64) -> bool {
-        seq + 1 >= self.dropped_before
+        seq + 1 >= self.first_seq()
+    }
+
+    /// The position whose low half is `mark`: the newest, since the log never spans 2^31 events.
+    pub(crate) fn position_of(&self, mark: u32) -> u64 {
+        let newest = self.next_seq - 1;
+        newest - u64::from((newest as u32).wrapping_sub(mark))
     }
 
     /// Events after `seq`, oldest first.
@@ -142,12 +152,14 @@ impl Log {
     }
 }
 
-/// Events that a recovered socket brought from another shard, with their offsets: it may lose its link again
-/// before it has read them.
+/// What a recovered socket was given again, with offsets, oldest first: it may lose its link once more before it has
+/// read them, and by then they may have left the log, or never have been in it.
+#[derive(Default)]
 pub(crate) struct Carried {
+    /// Kept until a pong shows that the peer has read them. They weigh no more than an outbox.
     pub(crate) events: Vec<(Box<str>, Rc<Message>)>,
-    /// When they are too old to be asked for.
-    pub(crate) until: Moment,
+    /// A ping has been queued behind them.
+    pub(crate) is_pinged: bool,
     /// The shard where the socket was born keeps a note for its pid, to be released in the end.
     pub(crate) born_elsewhere: bool,
 }
@@ -223,13 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn age_prunes_without_a_gap_and_want_of_room_leaves_one() {
+    fn what_is_dropped_leaves_a_gap() {
         let mut log = log();
         append(&mut log, 0);
         append(&mut log, 9_000);
         append(&mut log, 12_000);
         assert_eq!(log.after(0).map(|entry| entry.seq).collect::<Vec<_>>(), vec![2, 3]);
-        assert!(log.reaches(0), "what was dropped by age was too old to be missed");
+        assert!(!log.reaches(0) && log.reaches(1), "one event was dropped for its age");
+        assert_eq!((log.position_of(0), log.position_of(3)), (0, 3));
         for _ in 0..20 {
             append(&mut log, 12_000);
         }

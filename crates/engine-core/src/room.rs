@@ -45,6 +45,10 @@ pub(crate) struct Room {
     pub(crate) namespace: NamespaceIndex,
     pub(crate) name: Rc<str>,
     pub(crate) members: Vec<Member>,
+    /// All sockets of the namespace: found by index only, and kept while empty.
+    pub(crate) is_everyone: bool,
+    /// Low half of the log position of the last event kept that names this room; 0 if there was none.
+    pub(crate) last_kept: u32,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -101,7 +105,7 @@ impl Rooms {
         self.rooms[room as usize].as_ref().expect("invariant: memberships name live rooms")
     }
 
-    fn room_mut(&mut self, room: RoomIndex) -> &mut Room {
+    pub(crate) fn room_mut(&mut self, room: RoomIndex) -> &mut Room {
         self.rooms[room as usize].as_mut().expect("invariant: memberships name live rooms")
     }
 
@@ -120,7 +124,7 @@ impl Rooms {
 
     /// Creates a room without a name, which lives until [`Rooms::remove_nameless`]: all sockets of a namespace.
     pub(crate) fn add_nameless(&mut self, namespace: NamespaceIndex) -> RoomIndex {
-        self.put(Room { namespace, name: Rc::from(""), members: Vec::new() })
+        self.put(Room { namespace, name: Rc::from(""), members: Vec::new(), is_everyone: true, last_kept: 0 })
     }
 
     pub(crate) fn remove_nameless(&mut self, room: RoomIndex) {
@@ -147,7 +151,13 @@ impl Rooms {
             Some(room) => (room, false),
             None => {
                 let name: Rc<str> = Rc::from(name);
-                let room = self.put(Room { namespace, name: name.clone(), members: Vec::new() });
+                let room = self.put(Room {
+                    namespace,
+                    name: name.clone(),
+                    members: Vec::new(),
+                    is_everyone: false,
+                    last_kept: 0,
+                });
                 self.by_name.insert(RoomId { namespace, name }, room);
                 (room, true)
             }
@@ -167,7 +177,7 @@ impl Rooms {
         let entry = self.room_mut(room);
         entry.members.swap_remove(position as usize);
         let moved = entry.members.get(position as usize).copied();
-        if entry.members.is_empty() && !entry.name.is_empty() {
+        if entry.members.is_empty() && !entry.is_everyone {
             let gone = self.rooms[room as usize].take().expect("invariant: it was there a line ago");
             self.by_name.remove(&RoomRef { namespace: gone.namespace, name: &gone.name });
             self.free.push(room);

@@ -79,6 +79,8 @@ pub(crate) struct Probe {
     pub(crate) until: Moment,
     /// When a waiting GET is next answered with a noop; `None` before the probe packet has come.
     pub(crate) noop_at: Option<Moment>,
+    /// The session has been closed, and only waits for the peer to finish, so that it gets what is queued.
+    pub(crate) is_closing: bool,
 }
 
 pub(crate) struct Closing {
@@ -100,24 +102,25 @@ impl Transport {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Heartbeat {
     /// Revision 4: the next ping is due.
-    PingDue { at: Moment },
-    /// Revision 4: a pong is due. `extended` once another packet has restarted the wait.
-    PongDue { at: Moment, extended: bool },
+    Ping { at: Moment },
+    /// Revision 4: a pong is due. `extended` once another packet has restarted the wait. `mark` is the low half of
+    /// the log's position when the ping was queued: a pong says that the peer has read what came before.
+    Pong { at: Moment, extended: bool, mark: u32 },
     /// Revision 3: the peer's next ping is due.
-    PeerPingDue { at: Moment },
+    PeerPing { at: Moment },
 }
 
 impl Heartbeat {
     pub(crate) fn begin(revision: Revision, now: Moment, interval: Duration, timeout: Duration) -> Self {
         match revision {
-            Revision::V4 => Heartbeat::PingDue { at: now + interval },
-            Revision::V3 => Heartbeat::PeerPingDue { at: now + interval + timeout },
+            Revision::V4 => Heartbeat::Ping { at: now + interval },
+            Revision::V3 => Heartbeat::PeerPing { at: now + interval + timeout },
         }
     }
 
     pub(crate) fn at(self) -> Moment {
         match self {
-            Heartbeat::PingDue { at } | Heartbeat::PongDue { at, .. } | Heartbeat::PeerPingDue { at } => at,
+            Heartbeat::Ping { at } | Heartbeat::Pong { at, .. } | Heartbeat::PeerPing { at } => at,
         }
     }
 }
@@ -128,6 +131,9 @@ impl Session {
         let mut at = match &self.transport {
             // A closing session has no heartbeat any more.
             Transport::Closing(closing) => return closing.until,
+            Transport::Probing(probe) if probe.is_closing => {
+                return probe.until.min(probe.noop_at.unwrap_or(probe.until));
+            }
             Transport::Probing(probe) => {
                 probe.until.min(probe.noop_at.unwrap_or(probe.until)).min(self.heartbeat.at())
             }

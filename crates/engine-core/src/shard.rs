@@ -90,6 +90,12 @@ pub struct Shard {
     pub(crate) dirty_sessions: Vec<SessionKey>,
     pub(crate) dirty_links: VecDeque<LinkKey>,
     pub(crate) overfull: Vec<SessionKey>,
+    /// Links that have been sent the last of their session, and when to send the close frame.
+    pub(crate) farewells: VecDeque<(Moment, LinkKey)>,
+    /// Polling sessions that sent something undecodable and end with this turn.
+    pub(crate) condemned: Vec<SessionKey>,
+    /// POSTs whose bodies were still arriving when their session moved to WebSocket. Nearly always empty.
+    pub(crate) late_posts: Vec<(SessionKey, RequestId)>,
     pub(crate) rings: Rings,
     pub(crate) deflater: Option<Deflater>,
     pub(crate) inflater: Inflater,
@@ -141,6 +147,9 @@ impl Shard {
             dirty_sessions: Vec::new(),
             dirty_links: VecDeque::new(),
             overfull: Vec::new(),
+            condemned: Vec::new(),
+            farewells: VecDeque::new(),
+            late_posts: Vec::new(),
             rings: Rings::new(),
             deflater: None,
             inflater: Inflater::default(),
@@ -199,6 +208,8 @@ impl Shard {
             log_events: self.log.as_ref().map_or(0, Log::len),
             log_bytes: self.log.as_ref().map_or(0, Log::bytes),
             acks_awaited: self.acks.len(),
+            links: self.links.len(),
+            notes: self.moved.len() + self.adopted.len(),
         }
     }
 
@@ -292,6 +303,10 @@ impl Shard {
             if self.is_stuck(session) {
                 self.evict(now, session);
             }
+        }
+        while let Some(session) = self.condemned.pop() {
+            self.answer_poll(session);
+            self.close_session(now, session, Reason::ParseError, Goodbye::Prompt);
         }
         let mut dirty = std::mem::take(&mut self.dirty_sessions);
         for &session in &dirty {

@@ -1,6 +1,9 @@
 //! Owns one socket: a session's membership in a namespace, and the rooms it is in.
 //! Does not know transports. Invariant: a socket's memberships mirror the rooms' member lists.
 
+use std::collections::VecDeque;
+use std::rc::Rc;
+
 use eio_proto::Sid;
 use smallvec::SmallVec;
 
@@ -34,7 +37,11 @@ pub(crate) struct Socket {
     pub(crate) acks_owed: u32,
     /// Position of the recovery log when the socket connected: what came before is not for it.
     pub(crate) since: u64,
+    /// Position of the recovery log up to which the peer is known to have read; 0 if nothing is known.
+    pub(crate) read: u64,
     pub(crate) memberships: SmallVec<[Membership; 2]>,
+    /// Rooms it has left that events were sent to while it was in them.
+    pub(crate) past: Option<Box<Past>>,
     /// Events that this socket missed on another shard and may ask for once more.
     pub(crate) carried: Option<Box<Carried>>,
 }
@@ -81,7 +88,39 @@ pub(crate) struct Membership {
     pub(crate) since: u32,
 }
 
+/// Rooms that a socket has left: what was sent to them before may not have reached it yet.
+#[derive(Default)]
+pub(crate) struct Past {
+    /// Bounded by [`Past::LEN_MAX`], oldest first.
+    pub(crate) stays: VecDeque<Stay>,
+    /// Stays that ended at or before this log position have been forgotten.
+    pub(crate) forgotten_until: u64,
+}
+
+impl Past {
+    /// A socket that leaves more rooms than this while their events are kept is recovered only if it has read
+    /// further than the stays that were forgotten.
+    pub(crate) const LEN_MAX: usize = 64;
+}
+
+/// One stay in a room: from after `since` up to `until`, both positions of the log.
+pub(crate) struct Stay {
+    pub(crate) room: Rc<str>,
+    pub(crate) since: u32,
+    pub(crate) until: u64,
+}
+
 impl Socket {
+    /// It had its rooms before, and will have them again: it waits to be claimed, or for the application's word on
+    /// that. Events for it go to the log.
+    pub(crate) fn is_away(&self) -> bool {
+        match &self.state {
+            State::Lost { .. } => true,
+            State::Connecting(connecting) => connecting.resume.is_some(),
+            State::Connected => false,
+        }
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected)
     }

@@ -7,7 +7,7 @@ use ws_proto::OpCode;
 
 use crate::link::{Link, LinkKey};
 use crate::moment::Moment;
-use crate::session::{Heartbeat, Probe, SessionKey, Transport};
+use crate::session::{Closing, Heartbeat, Probe, SessionKey, Transport};
 use crate::shard::Shard;
 
 /// How often a waiting GET is answered with a noop while a probe is underway, so that the peer can pause polling.
@@ -56,7 +56,13 @@ impl Shard {
         match &mut entry.transport {
             Transport::Polling(poll) if may_upgrade => {
                 let poll = std::mem::take(&mut **poll);
-                entry.transport = Transport::Probing(Box::new(Probe { poll, link, until, noop_at: None }));
+                entry.transport = Transport::Probing(Box::new(Probe {
+                    poll,
+                    link,
+                    until,
+                    noop_at: None,
+                    is_closing: false,
+                }));
                 self.schedule(session);
             }
             Transport::Polling(_)
@@ -109,6 +115,7 @@ impl Shard {
         let Transport::Probing(probe) = &mut entry.transport else { return };
         let waiting = probe.poll.get.take();
         let posting = probe.poll.post.take();
+        let is_closing = probe.is_closing;
         entry.transport = Transport::WebSocket(link);
         // A pong that was due by polling may have been overtaken: begin anew on the new transport.
         entry.heartbeat =
@@ -119,7 +126,10 @@ impl Shard {
             self.reply(get, reply);
         }
         if let Some(post) = posting {
-            self.reply(post, crate::output::Reply::BadRequest);
+            self.late_posts.push((session, post));
+        }
+        if is_closing {
+            return self.finish_closing(now, session, link);
         }
         self.schedule(session);
         self.mark_dirty(session);
@@ -131,7 +141,18 @@ impl Shard {
         if let Some(entry) = self.sessions.get_mut(session)
             && let Transport::Probing(probe) = &mut entry.transport
         {
-            entry.transport = Transport::Polling(Box::new(std::mem::take(&mut probe.poll)));
+            let mut poll = std::mem::take(&mut probe.poll);
+            if probe.is_closing {
+                let until = probe.until + self.config.close_grace;
+                let waiting = poll.get.take();
+                entry.transport = Transport::Closing(Box::new(Closing { until }));
+                self.schedule(session);
+                if let Some(get) = waiting {
+                    self.answer_closing(session, get);
+                }
+            } else {
+                entry.transport = Transport::Polling(Box::new(poll));
+            }
         }
         if let Some(entry) = self.links.get_mut(link) {
             entry.session = SessionKey::NONE;

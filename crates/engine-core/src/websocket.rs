@@ -242,13 +242,19 @@ impl Shard {
         }
         let session = entry.session;
         if !entry.is_closing {
-            self.drain_outbox(session, link, out);
+            self.drain_outbox(session, link, out, GATHER_BYTES);
         }
         self.counters.bytes_out += (out.len() - before) as u64;
     }
 
-    /// Appends queued messages of the link's session, up to [`GATHER_BYTES`], or all if the link is closing.
-    pub(crate) fn drain_outbox(&mut self, session: SessionKey, link: LinkKey, out: &mut Vec<u8>) {
+    /// Appends queued messages of the link's session until `out` has grown by `bytes_max`.
+    pub(crate) fn drain_outbox(
+        &mut self,
+        session: SessionKey,
+        link: LinkKey,
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) {
         let Some(entry) = self.sessions.get_mut(session) else { return };
         if entry.link() != Some(link) {
             return;
@@ -259,7 +265,8 @@ impl Shard {
             base64: entry.base64,
             deflate_threshold: if deflates { self.config.deflate_threshold } else { None },
         };
-        while out.len() < GATHER_BYTES {
+        let enough = out.len().saturating_add(bytes_max);
+        while out.len() < enough {
             let Some(message) = entry.outbox.pop() else {
                 entry.outbox.release(&mut self.rings);
                 return;

@@ -175,10 +175,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         })
         .parser(if args.parser == "msgpack" { Parser::Msgpack } else { Parser::Json });
     if let Some(millis) = args.recovery {
-        builder = builder.recovery(Recovery {
-            disconnection_max: Duration::from_millis(millis),
-            ..Recovery::default()
-        });
+        builder = builder
+            .recovery(Recovery { disconnection_max: Duration::from_millis(millis), ..Recovery::default() });
     }
     if let Some(origin) = &args.cors {
         let origins = if origin == "*" { Origins::Any } else { Origins::List(vec![origin.clone()]) };
@@ -215,7 +213,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let _ = app.server.set(server.clone());
     server.listen(([127, 0, 0, 1], args.port).into()).await?;
-    println!("ready");
+    #[allow(clippy::print_stdout)] // Whoever started this waits for the line.
+    {
+        println!("ready");
+    }
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     term.recv().await;
     server.shutdown(Duration::ZERO).await;
@@ -281,7 +282,8 @@ fn register_rooms(ns: &mut Namespace, app: &App) {
             for info in chosen.fetch_sockets().await {
                 let mut rooms = info.rooms().to_vec();
                 rooms.sort_unstable();
-                found.push(json!({ "id": info.id().to_string(), "rooms": rooms, "data": shown(info.data()) }));
+                found
+                    .push(json!({ "id": info.id().to_string(), "rooms": rooms, "data": shown(info.data()) }));
             }
             found
         }
@@ -319,8 +321,7 @@ fn register_emits(ns: &mut Namespace, app: &App) {
                     let Ok(acks) = room.emit_with_acks(&ask.event, &Many(ask.args), timeout).await else {
                         return json!({ "error": "not sent", "answers": [] });
                     };
-                    let answers: Vec<Value> =
-                        acks.answers.iter().map(|answer| first(answer)).collect();
+                    let answers: Vec<Value> = acks.answers.iter().map(first).collect();
                     if acks.timed_out {
                         json!({ "error": AckFault::TimedOut.to_string(), "answers": answers })
                     } else {
@@ -334,14 +335,16 @@ fn register_emits(ns: &mut Namespace, app: &App) {
             }
         }
     });
-    ns.on("ask-me", |socket, args: Vec<Loose>| async move {
-        let mut args = args.into_iter();
+    ns.on_raw("ask-me", |socket, event| {
+        let mut args = event.decode_all::<Vec<Loose>>().unwrap_or_default().into_iter();
         let Some(Loose::Other(Value::String(event))) = args.next() else { return };
-        let rest: Vec<Loose> = args.collect();
-        if let Ok(answer) = socket.emit_with_ack(&event, &Many(rest), Duration::from_secs(10)).await {
-            let values: Vec<Loose> = answered(&answer);
-            let _ = socket.emit_args("asked", &Many(values), Flags::default());
-        }
+        let (socket, rest) = (socket.clone(), args.collect::<Vec<Loose>>());
+        spawn(async move {
+            if let Ok(answer) = socket.emit_with_ack(&event, &Many(rest), Duration::from_secs(10)).await {
+                let values = answer.decode_all::<Vec<Loose>>().unwrap_or_default();
+                let _ = socket.emit_args("asked", &Many(values), Flags::default());
+            }
+        });
     });
     ns.on("burst", |socket, n: u32| async move {
         for i in 0..n {
@@ -401,8 +404,7 @@ fn register_state(ns: &mut Namespace, app: &App) {
     ns.on("namespaces", move |_, _: serde::de::IgnoredAny| {
         let server = app_.server().clone();
         async move {
-            let mut names: Vec<String> =
-                server.stats(false).await.namespaces.into_keys().collect();
+            let mut names: Vec<String> = server.stats(false).await.namespaces.into_keys().collect();
             for fixed in ["/", "/custom", "/guarded"] {
                 if !names.iter().any(|name| name == fixed) {
                     names.push(fixed.to_owned());
@@ -446,14 +448,6 @@ fn all_or_room(app: &App, socket: &Socket, room: Option<String>) -> Broadcaster 
 /// The first value of an answer, as broadcasts show it.
 fn first(answer: &Answered) -> Value {
     answer.values().ok().and_then(|values| values.into_iter().next()).unwrap_or(Value::Null)
-}
-
-fn answered(answer: &Answered) -> Vec<Loose> {
-    match answer.len() {
-        0 => Vec::new(),
-        1 => answer.decode::<Loose>().map(|value| vec![value]).unwrap_or_default(),
-        _ => answer.decode::<Vec<Loose>>().unwrap_or_default(),
-    }
 }
 
 /// Data is an empty object until somebody sets it.

@@ -1,7 +1,7 @@
 //! What the load generator measures: `fixture PORT`. Every peer that it is compared with does the same.
 //!
 //! `join` {room} is acked, `pub` {room, data} becomes `msg` to the room, `echo` is acked with its argument, `sink`
-//! is counted.
+//! is counted, and `sunk` is acked with the count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,10 +9,15 @@ use engine::Server;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 static SUNK: AtomicU64 = AtomicU64::new(0);
+
+/// Who is there, if the peer says so: what a real server keeps with each socket.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Principal {
+    #[allow(dead_code)] // Kept, as a server keeps it; nothing here asks who somebody is.
+    user_id: String,
+}
 
 #[derive(Deserialize)]
 struct Join {
@@ -33,6 +38,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::builder()
         .shards(shards)
         .namespace("/", |ns| {
+            ns.on_connect(|socket| async move {
+                if let Ok(principal) = socket.auth::<Principal>() {
+                    socket.set_state(principal);
+                }
+            });
             ns.on("join", |socket, join: Join| async move {
                 socket.join(join.room);
                 "ok"
@@ -43,13 +53,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
             });
             ns.on_raw("echo", |socket, event| event.answer_same(socket));
-            ns.on("sink", |_, _: serde::de::IgnoredAny| async {
+            ns.on("sunk", |_, _: serde::de::IgnoredAny| async { SUNK.load(Ordering::Relaxed) });
+            ns.on_raw("sink", |_, _| {
                 SUNK.fetch_add(1, Ordering::Relaxed);
             });
         })
         .build()?;
     server.listen(([127, 0, 0, 1], port).into()).await?;
-    println!("ready");
+    #[allow(clippy::print_stdout)] // Whoever started this waits for the line.
+    {
+        println!("ready");
+    }
     std::future::pending::<()>().await;
     Ok(())
 }

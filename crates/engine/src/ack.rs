@@ -83,6 +83,14 @@ impl Answered {
         sio_proto::decode_args(self.parser, &self.elements, self.count, &self.attachments)
     }
 
+    /// All arguments as one list or tuple, however many there are.
+    ///
+    /// # Errors
+    /// The peer's fault: they do not fit `T`.
+    pub fn decode_all<T: DeserializeOwned>(&self) -> Result<T, ArgsFault> {
+        sio_proto::decode_all(self.parser, &self.elements, self.count, &self.attachments)
+    }
+
     /// The arguments as loose values, one each.
     ///
     /// # Errors
@@ -194,12 +202,10 @@ impl Waiters {
             Some(Waiter::One(to)) => {
                 let _ = to.send(Err(fault));
             }
-            Some(Waiter::Many(parts)) => {
-                if fault == AckFault::TimedOut {
-                    let _ = parts.send(Part::TimedOut);
-                }
+            Some(Waiter::Many(parts)) if fault == AckFault::TimedOut => {
+                let _ = parts.send(Part::TimedOut);
             }
-            None => {}
+            Some(Waiter::Many(_)) | None => {}
         }
     }
 }

@@ -57,6 +57,13 @@ impl Broadcaster {
         self
     }
 
+    /// Keeps it to the sockets of this node. A server that is not part of a cluster has no others.
+    #[must_use]
+    pub fn local(mut self) -> Self {
+        self.flags.local = true;
+        self
+    }
+
     /// Whether it may be compressed, where a link agreed to that. Default true.
     #[must_use]
     pub fn compress(mut self, compress: bool) -> Self {

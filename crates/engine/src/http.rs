@@ -19,8 +19,9 @@ use eio_proto::{
 };
 use engine_core::{Opening, Reply, RequestId};
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE,
+    UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
@@ -37,6 +38,8 @@ use crate::stream::Stream;
 type AllowRequest =
     dyn Fn(Arc<OpeningRequest>) -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync;
 
+type EditHeaders = dyn Fn(&mut HeaderMap, bool) + Send + Sync;
+
 /// Settings of the HTTP side. See [`Builder`](crate::Builder) for their meaning.
 pub(crate) struct HttpSettings {
     pub(crate) paths: Vec<String>,
@@ -49,7 +52,7 @@ pub(crate) struct HttpSettings {
     pub(crate) header_bytes_max: usize,
     pub(crate) connections_max: usize,
     pub(crate) allow_request: Option<Arc<AllowRequest>>,
-    pub(crate) edit_headers: Option<Arc<dyn Fn(&mut HeaderMap, bool) + Send + Sync>>,
+    pub(crate) edit_headers: Option<Arc<EditHeaders>>,
 }
 
 impl Default for HttpSettings {
@@ -177,7 +180,11 @@ pub(crate) fn is_ours(server: &Inner, path: &str) -> bool {
 }
 
 /// Answers one request of the engine's.
-pub(crate) async fn respond<B>(server: &Arc<Inner>, request: Request<B>, origin: Origin) -> Response<Full<Bytes>>
+pub(crate) async fn respond<B>(
+    server: &Arc<Inner>,
+    request: Request<B>,
+    origin: Origin,
+) -> Response<Full<Bytes>>
 where
     B: Body + Send + 'static,
 {
@@ -198,7 +205,7 @@ where
         .get(USER_AGENT)
         .and_then(|agent| agent.to_str().ok())
         .is_some_and(|agent| agent.contains(";MSIE") || agent.contains("Trident/"));
-    let is_opening = !request.uri().query().is_some_and(|query| Query::parse(query).sid.is_some());
+    let is_opening = request.uri().query().is_none_or(|query| Query::parse(query).sid.is_none());
     let mut response = answer(server, request, origin).await;
     response.headers_mut().extend(headers);
     if user_agent_is_old {
@@ -241,10 +248,9 @@ where
     };
     // What the session says itself is asked of its shard below; here it only must be one that could exist.
     let could_exist = |sid: &str| {
-        Sid::parse(sid).and_then(|sid| server.port_of(sid)).map(|_| SessionState {
-            transport: TransportKind::Polling,
-            revision: query.revision,
-        })
+        Sid::parse(sid)
+            .and_then(|sid| server.port_of(sid))
+            .map(|_| SessionState { transport: TransportKind::Polling, revision: query.revision })
     };
     let admission = match eio_proto::verify(&asked, &policy, could_exist, || true) {
         Ok(admission) => admission,
@@ -268,8 +274,7 @@ where
                     return refusal(HandshakeFault::Forbidden, Some(&message), is_upgrade);
                 }
             }
-            let handshake =
-                Handshake::new(request.uri(), request.headers(), origin.address, origin.secure);
+            let handshake = Handshake::new(request.uri(), request.headers(), origin.address, origin.secure);
             let traits = HandshakeTraits {
                 query: &query,
                 user_agent: request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()),
@@ -277,14 +282,19 @@ where
             };
             let opening = Opening {
                 revision: query.revision,
-                base64: query.b64 && (transport == TransportKind::WebSocket || query.revision == eio_proto::Revision::V3),
+                base64: query.b64
+                    && (transport == TransportKind::WebSocket || query.revision == eio_proto::Revision::V3),
                 is_javascript: eio_proto::looks_like_javascript(&traits),
                 deflate: false,
             };
             let port = origin.home.unwrap_or_else(|| server.next_port().clone());
             match transport {
-                TransportKind::Polling => open_polling(server, request.headers(), &port, opening, handshake).await,
-                TransportKind::WebSocket => switch(server, request, port, Switching::Open(opening, handshake)),
+                TransportKind::Polling => {
+                    open_polling(server, request.headers(), &port, opening, handshake).await
+                }
+                TransportKind::WebSocket => {
+                    switch(server, request, port, Switching::Open(opening, handshake))
+                }
             }
         }
         (Admission::Poll, Some((sid, port))) => match method {
@@ -368,6 +378,15 @@ where
         .get(CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/octet-stream"));
     let bytes_max = server.config.payload_bytes_max;
+    // A body that says itself that it is too large need not be waited for.
+    let announced =
+        parts.headers.get(CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|len| len > bytes_max) {
+        watch.is_answered = true;
+        let letter = RequestMail::PostBody { request: id, body: None, is_octets };
+        let _ = port.send_waiting(Mail::Request(Box::new(letter))).await;
+        return status(StatusCode::PAYLOAD_TOO_LARGE);
+    }
     let reading = tokio::time::timeout(server.http.body_timeout, read_body(body, bytes_max));
     tokio::select! {
         biased;
@@ -506,8 +525,7 @@ fn refusal(fault: HandshakeFault, message: Option<&str>, is_upgrade: bool) -> Re
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         *response.body_mut() = Full::new(message.unwrap_or(fault.message()).to_owned().into());
     } else {
-        *response.status_mut() =
-            StatusCode::from_u16(fault.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+        *response.status_mut() = StatusCode::from_u16(fault.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = match message {
             Some(message) => eio_proto::forbidden_body(message).into(),
@@ -521,14 +539,20 @@ fn refusal(fault: HandshakeFault, message: Option<&str>, is_upgrade: bool) -> Re
 /// Whether the headers ask, validly, for a WebSocket. RFC 6455 §4.2.1.
 fn is_websocket_upgrade(headers: &HeaderMap) -> bool {
     let has = |name: &http::HeaderName, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
     has(&UPGRADE, "websocket")
         && has(&CONNECTION, "upgrade")
         && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
-        && headers.contains_key(SEC_WEBSOCKET_KEY)
+        && headers.get(SEC_WEBSOCKET_KEY).is_some_and(|key| {
+            // Sixteen bytes in base64: 22 digits and their padding.
+            matches!(key.as_bytes(), [digits @ .., b'=', b'='] if digits.len() == 22
+                && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || matches!(digit, b'+' | b'/')))
+        })
 }
 
 /// Why a connection is switched to WebSocket.
@@ -596,14 +620,15 @@ fn take_stream(upgraded: hyper::upgrade::Upgraded) -> std::io::Result<(Stream, B
         Err(upgraded) => upgraded,
     };
     #[cfg(feature = "tls")]
-    let upgraded = match upgraded.downcast::<TokioIo<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>>() {
-        Ok(parts) => {
-            let (tcp, session) = parts.io.into_inner().into_inner();
-            let tcp = mio::net::TcpStream::from_std(tcp.into_std()?);
-            return Ok((Stream::Tls(Box::new(crate::stream::Tls { tcp, session })), parts.read_buf));
-        }
-        Err(upgraded) => upgraded,
-    };
+    let upgraded =
+        match upgraded.downcast::<TokioIo<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>>() {
+            Ok(parts) => {
+                let (tcp, session) = parts.io.into_inner().into_inner();
+                let tcp = mio::net::TcpStream::from_std(tcp.into_std()?);
+                return Ok((Stream::Tls(Box::new(crate::stream::Tls { tcp, session })), parts.read_buf));
+            }
+            Err(upgraded) => upgraded,
+        };
     // Somebody else's kind of connection: it stays where it is, and a pair of sockets connects it to the shard.
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
@@ -695,7 +720,10 @@ mod tests {
     #[test]
     fn a_cookie_has_the_attributes_it_was_given() {
         let sid = Sid::parse("AAAAAAAAAAAAAAAAAAAA").unwrap();
-        assert_eq!(Cookie::default().header(sid).unwrap(), "io=AAAAAAAAAAAAAAAAAAAA; Path=/; HttpOnly; SameSite=Lax");
+        assert_eq!(
+            Cookie::default().header(sid).unwrap(),
+            "io=AAAAAAAAAAAAAAAAAAAA; Path=/; HttpOnly; SameSite=Lax"
+        );
         let bare = Cookie { path: None, http_only: false, same_site: None, ..Cookie::default() };
         assert_eq!(bare.header(sid).unwrap(), "io=AAAAAAAAAAAAAAAAAAAA");
     }

@@ -97,7 +97,11 @@ impl Serving {
     }
 }
 
-pub(crate) async fn listen(server: Arc<Inner>, address: SocketAddr, serving: Serving) -> io::Result<SocketAddr> {
+pub(crate) async fn listen(
+    server: Arc<Inner>,
+    address: SocketAddr,
+    serving: Serving,
+) -> io::Result<SocketAddr> {
     let mut bound = address;
     for port in server.ports() {
         let listener = bind(bound)?;
@@ -227,6 +231,10 @@ async fn route(
     let Some(application) = serving.application else {
         let mut response = Response::new(Full::default().map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = StatusCode::NOT_FOUND;
+        if request.headers().contains_key(http::header::UPGRADE) {
+            // Whoever wanted to speak another protocol has nothing more to say in this one.
+            response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
         return response;
     };
     if let Some(address) = origin.address {

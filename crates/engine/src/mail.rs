@@ -2,15 +2,13 @@
 //! Does not know what shards do with letters. Invariant: no letter waits for its sender, and none is dropped
 //! silently.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use eio_proto::{HandshakeFault, Revision, Sid};
-use engine_core::{
-    AckToken, Claim, Flags, Opening, Reply, RequestId, SessionKey, SocketKey, Target,
-};
+use engine_core::{AckToken, Claim, Flags, Opening, Reply, RequestId, SessionKey, SocketKey, Target};
 use sio_proto::Body;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,26 +32,72 @@ pub(crate) enum Mail {
     /// Something for one socket, or for many.
     Command(Command),
     /// The verdict of a middleware that had to wait for something.
-    Verdict { socket: SocketKey, verdict: Result<(), Refusal> },
+    Verdict {
+        socket: SocketKey,
+        verdict: Result<(), Refusal>,
+    },
     /// Another shard claims a lost socket on behalf of one of its sessions.
-    Claim { pid: Sid, namespace: Arc<str>, offset: Option<String>, from: u8, socket: SocketKey },
+    Claim {
+        pid: Sid,
+        namespace: Arc<str>,
+        offset: Option<String>,
+        from: u8,
+        socket: SocketKey,
+    },
     /// The answer.
-    Claimed { socket: SocketKey, pid: Sid, namespace: Arc<str>, offset: Option<String>, claim: Claim, shared: Option<Arc<SocketShared>> },
+    Claimed {
+        socket: SocketKey,
+        pid: Sid,
+        namespace: Arc<str>,
+        offset: Option<String>,
+        claim: Claim,
+        shared: Option<Arc<SocketShared>>,
+    },
     /// Notes about sockets that were born here and live elsewhere.
-    Adopted { pid: Sid, by: u8 },
-    ReleaseClaim { pid: Sid },
+    Adopted {
+        pid: Sid,
+        by: u8,
+    },
+    ReleaseClaim {
+        pid: Sid,
+    },
     /// Anything rare: runs on the shard's thread.
     Call(Box<dyn FnOnce(&mut ShardState) + Send>),
 }
 
 pub(crate) enum RequestMail {
-    OpenPolling { request: RequestId, opening: Opening, handshake: Handshake, reply: oneshot::Sender<Reply> },
-    Get { request: RequestId, sid: Sid, revision: Revision, reply: oneshot::Sender<Reply> },
-    PostBegin { request: RequestId, sid: Sid, revision: Revision, reply: oneshot::Sender<Reply> },
+    OpenPolling {
+        request: RequestId,
+        opening: Opening,
+        handshake: Handshake,
+        reply: oneshot::Sender<Reply>,
+    },
+    Get {
+        request: RequestId,
+        sid: Sid,
+        revision: Revision,
+        reply: oneshot::Sender<Reply>,
+    },
+    PostBegin {
+        request: RequestId,
+        sid: Sid,
+        revision: Revision,
+        reply: oneshot::Sender<Reply>,
+    },
     /// `body` is `None` if it was too large.
-    PostBody { request: RequestId, body: Option<Bytes>, is_octets: bool },
-    Lost { request: RequestId },
-    CheckUpgrade { sid: Sid, revision: Revision, reply: oneshot::Sender<Result<(), HandshakeFault>> },
+    PostBody {
+        request: RequestId,
+        body: Option<Bytes>,
+        is_octets: bool,
+    },
+    Lost {
+        request: RequestId,
+    },
+    CheckUpgrade {
+        sid: Sid,
+        revision: Revision,
+        reply: oneshot::Sender<Result<(), HandshakeFault>>,
+    },
 }
 
 pub(crate) enum LinkMail {
@@ -63,17 +107,46 @@ pub(crate) enum LinkMail {
 
 /// Something that handles of sockets and servers ask of a shard.
 pub(crate) enum Command {
-    Emit { socket: SocketKey, body: Body, flags: Flags, ack: Option<AckSink> },
-    Answer { socket: SocketKey, ack_id: u64, body: Body },
+    Emit {
+        socket: SocketKey,
+        body: Body,
+        flags: Flags,
+        ack: Option<AckSink>,
+    },
+    Answer {
+        socket: SocketKey,
+        ack_id: u64,
+        body: Body,
+    },
     Broadcast(Arc<Broadcast>),
-    Join { socket: SocketKey, rooms: Vec<Box<str>> },
-    Leave { socket: SocketKey, rooms: Vec<Box<str>> },
-    Disconnect { socket: SocketKey, close: bool },
+    Join {
+        socket: SocketKey,
+        rooms: Vec<Box<str>>,
+    },
+    Leave {
+        socket: SocketKey,
+        rooms: Vec<Box<str>>,
+    },
+    Disconnect {
+        socket: SocketKey,
+        close: bool,
+    },
     /// Cuts the link without a word, as a failing network would.
-    Sever { session: SessionKey },
-    JoinAll { target: Arc<Target>, rooms: Arc<[Box<str>]> },
-    LeaveAll { target: Arc<Target>, rooms: Arc<[Box<str>]> },
-    DisconnectAll { target: Arc<Target>, close: bool },
+    Sever {
+        session: SessionKey,
+    },
+    JoinAll {
+        target: Arc<Target>,
+        rooms: Arc<[Box<str>]>,
+    },
+    LeaveAll {
+        target: Arc<Target>,
+        rooms: Arc<[Box<str>]>,
+    },
+    DisconnectAll {
+        target: Arc<Target>,
+        close: bool,
+    },
 }
 
 /// One broadcast on its way to every shard that has members for it.
@@ -118,7 +191,10 @@ impl std::fmt::Display for Busy {
         if self.stopped {
             f.write_str("the server has stopped")
         } else {
-            write!(f, "a shard's mailbox of {MAILBOX_LETTERS} letters is full: try again in a few milliseconds")
+            write!(
+                f,
+                "a shard's mailbox of {MAILBOX_LETTERS} letters is full: try again in a few milliseconds"
+            )
         }
     }
 }
@@ -166,6 +242,8 @@ struct Turn {
 
 thread_local! {
     static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
+    /// Whether the turn has commands: asked after every event, so it must cost nothing.
+    static HAS_COMMANDS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Hands a command to the shard whose turn it is on this thread, if that is `port`'s. Order is kept: the shard
@@ -174,6 +252,7 @@ fn try_local(port: &Port, command: Command) -> Result<(), Command> {
     TURN.with_borrow_mut(|turn| match turn {
         Some(turn) if std::ptr::eq(turn.port, port) => {
             turn.commands.push(command);
+            HAS_COMMANDS.set(true);
             Ok(())
         }
         _ => Err(command),
@@ -190,8 +269,15 @@ pub(crate) fn end_turn() -> Vec<Command> {
     TURN.take().map_or_else(Vec::new, |turn| turn.commands)
 }
 
+/// Whether anything has been asked for since [`take_commands`].
+#[inline]
+pub(crate) fn has_commands() -> bool {
+    HAS_COMMANDS.get()
+}
+
 /// Takes what has been asked for so far, in exchange for an empty list.
 pub(crate) fn take_commands(empty: &mut Vec<Command>) {
+    HAS_COMMANDS.set(false);
     TURN.with_borrow_mut(|turn| {
         if let Some(turn) = turn {
             std::mem::swap(&mut turn.commands, empty);

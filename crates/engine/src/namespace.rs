@@ -20,8 +20,9 @@ use crate::socket::{ConnectRequest, Socket};
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type EventHandler = Box<dyn Fn(&Socket, &Event<'_>) -> Option<Task> + Send + Sync>;
-type Middleware =
-    Box<dyn Fn(Arc<ConnectRequest>) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>> + Send + Sync>;
+type Middleware = Box<
+    dyn Fn(Arc<ConnectRequest>) -> Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>> + Send + Sync,
+>;
 type ConnectHandler = Box<dyn Fn(Socket) -> Task + Send + Sync>;
 type DisconnectHandler = Box<dyn Fn(Socket, Reason, Vec<String>) -> Task + Send + Sync>;
 
@@ -88,6 +89,14 @@ impl Event<'_> {
         sio_proto::decode_borrowed(self.parser, self.elements, self.count, self.attachments)
     }
 
+    /// All arguments as one list or tuple, however many there are.
+    ///
+    /// # Errors
+    /// The peer's fault: they do not fit `T`.
+    pub fn decode_all<T: DeserializeOwned>(&self) -> Result<T, ArgsFault> {
+        sio_proto::decode_all(self.parser, self.elements, self.count, self.attachments)
+    }
+
     /// The arguments as loose values, one each.
     ///
     /// # Errors
@@ -106,7 +115,7 @@ impl Event<'_> {
     /// Answers the sender with the event's own arguments.
     pub fn answer_same(&self, socket: &Socket) {
         if let Some(id) = self.ack_id
-            && let Ok(body) = Body::relay_ack(self.elements, self.count, self.attachments)
+            && let Ok(body) = Body::relay_ack(self.elements, self.count, self.used_attachments())
         {
             socket.answer(id, body);
         }
@@ -117,7 +126,13 @@ impl Event<'_> {
     /// # Errors
     /// The name is reserved, or there are too many attachments.
     pub fn relay(&self, name: &str) -> Result<Relay, sio_proto::EncodeFault> {
-        Body::relay_event(self.parser, name, self.elements, self.count, self.attachments).map(Relay)
+        Body::relay_event(self.parser, name, self.elements, self.count, self.used_attachments()).map(Relay)
+    }
+
+    /// The attachments, unless no placeholder can name any: then they were sent for nothing.
+    fn used_attachments(&self) -> &[Bytes] {
+        const KEY: &[u8] = b"_placeholder";
+        if self.elements.windows(KEY.len()).any(|window| window == KEY) { self.attachments } else { &[] }
     }
 
     /// Leave to answer later, from anywhere; `None` if the sender awaits no ack.
@@ -190,7 +205,8 @@ impl Namespace {
         F: Fn(Socket, Reason, Vec<String>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.on_disconnect = Some(Box::new(move |socket, reason, rooms| Box::pin(handler(socket, reason, rooms))));
+        self.on_disconnect =
+            Some(Box::new(move |socket, reason, rooms| Box::pin(handler(socket, reason, rooms))));
         self
     }
 

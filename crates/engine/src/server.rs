@@ -181,8 +181,16 @@ impl Server {
             config: builder.config,
             http: builder.http,
             recovery_skips_middlewares: builder.recovery_skips_middlewares,
-            namespaces: builder.namespaces.into_iter().map(|(name, namespace)| (name, Arc::new(namespace))).collect(),
-            dynamic: builder.dynamic.into_iter().map(|(name, namespace)| (name, Arc::new(namespace))).collect(),
+            namespaces: builder
+                .namespaces
+                .into_iter()
+                .map(|(name, namespace)| (name, Arc::new(namespace)))
+                .collect(),
+            dynamic: builder
+                .dynamic
+                .into_iter()
+                .map(|(name, namespace)| (name, Arc::new(namespace)))
+                .collect(),
             ports: OnceLock::new(),
             next_port: AtomicUsize::new(0),
             interest: Interest::new(shards),
@@ -259,7 +267,11 @@ impl Server {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub async fn listen_with(&self, address: SocketAddr, serving: crate::listener::Serving) -> io::Result<SocketAddr> {
+    pub async fn listen_with(
+        &self,
+        address: SocketAddr,
+        serving: crate::listener::Serving,
+    ) -> io::Result<SocketAddr> {
         crate::listener::listen(self.inner.clone(), address, serving).await
     }
 
@@ -304,7 +316,8 @@ impl Server {
                 *all.rooms.entry(name).or_default() += count;
             }
         }
-        all.mailbox_refusals = self.inner.ports().iter().map(|port| port.refused.load(Ordering::Relaxed)).sum();
+        all.mailbox_refusals =
+            self.inner.ports().iter().map(|port| port.refused.load(Ordering::Relaxed)).sum();
         all.connections = self.inner.connections.load(Ordering::Relaxed);
         all
     }

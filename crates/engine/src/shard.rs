@@ -79,14 +79,19 @@ struct PendingRequest {
 /// What the driver keeps for one socket.
 struct Entry {
     key: SocketKey,
-    shared: Arc<SocketShared>,
+    socket: Socket,
     namespace: Arc<Namespace>,
     /// Accepted once; a refused or unanswered one has no disconnect handler to run.
     is_connected: bool,
 }
 
 impl ShardState {
-    pub(crate) fn new(core: Shard, server: Arc<Inner>, port: Arc<mail::Port>, origin: Instant) -> io::Result<Self> {
+    pub(crate) fn new(
+        core: Shard,
+        server: Arc<Inner>,
+        port: Arc<mail::Port>,
+        origin: Instant,
+    ) -> io::Result<Self> {
         Ok(Self {
             core,
             server,
@@ -350,7 +355,11 @@ impl ShardState {
         {
             self.lingering.pop_front();
             let now = self.now();
-            if self.links.get(link.slot()).is_some_and(|slot| slot.as_ref().is_some_and(|entry| entry.key == link)) {
+            if self
+                .links
+                .get(link.slot())
+                .is_some_and(|slot| slot.as_ref().is_some_and(|entry| entry.key == link))
+            {
                 self.drop_link(now, link);
             }
         }
@@ -367,7 +376,9 @@ impl ShardState {
             Mail::Claim { pid, namespace, offset, from, socket } => {
                 let claim = self.core.handle_claim(now, &namespace, pid, offset.as_deref(), from);
                 let shared = match &claim {
-                    Claim::Taken(claimed) => self.entry(claimed.socket).map(|entry| entry.shared.clone()),
+                    Claim::Taken(claimed) => {
+                        self.entry(claimed.socket).map(|entry| entry.socket.shared.clone())
+                    }
                     Claim::Unknown | Claim::Moved { .. } => None,
                 };
                 self.mail_to(from, Mail::Claimed { socket, pid, namespace, offset, claim, shared });
@@ -430,7 +441,9 @@ impl ShardState {
                 }
             }
             RequestMail::PostBody { request, body, is_octets } => {
-                let Some(session) = self.requests.get(&request).and_then(|pending| pending.session) else { return };
+                let Some(session) = self.requests.get(&request).and_then(|pending| pending.session) else {
+                    return;
+                };
                 match body {
                     Some(body) => self.core.handle_post(now, session, request, &body, is_octets),
                     None => {
@@ -600,12 +613,13 @@ impl ShardState {
         found
             .into_iter()
             .filter_map(|key| {
-                let shared = self.entry(key)?.shared.clone();
+                let socket = self.entry(key)?.socket.clone();
                 let sid = self.core.sid_of(key)?;
-                let mut rooms: Vec<String> = self.core.rooms_of(key).iter().map(ToString::to_string).collect();
+                let mut rooms: Vec<String> =
+                    self.core.rooms_of(key).iter().map(ToString::to_string).collect();
                 rooms.sort_unstable();
                 rooms.insert(0, sid.to_string());
-                Some(SocketInfo { socket: Socket { shared }, rooms })
+                Some(SocketInfo { socket, rooms })
             })
             .collect()
     }
@@ -725,7 +739,14 @@ impl ShardState {
     }
 
     /// Does what handlers have asked for, in order.
+    #[inline]
     fn obey(&mut self, now: Moment) {
+        if mail::has_commands() {
+            self.obey_all(now);
+        }
+    }
+
+    fn obey_all(&mut self, now: Moment) {
         let mut commands = std::mem::take(&mut self.commands);
         mail::take_commands(&mut commands);
         for command in commands.drain(..) {
@@ -761,7 +782,7 @@ impl ShardState {
         };
         // The new connection has its own request and auth; state and data are the old socket's.
         let kept = match self.entry(socket) {
-            Some(old) if recovering => old.shared.kept.clone(),
+            Some(old) if recovering => old.socket.shared.kept.clone(),
             _ => Arc::new(Kept::default()),
         };
         let shared = Arc::new(SocketShared {
@@ -777,7 +798,12 @@ impl ShardState {
             recovered: false.into(),
         });
         let skips = recovering && self.server.recovery_skips_middlewares;
-        let entry = Entry { key: socket, shared: shared.clone(), namespace: namespace.clone(), is_connected: false };
+        let entry = Entry {
+            key: socket,
+            socket: Socket { shared: shared.clone() },
+            namespace: namespace.clone(),
+            is_connected: false,
+        };
         put(&mut self.sockets, socket.slot(), entry);
         if skips || namespace.middlewares.is_empty() {
             return self.conclude(now, socket, Ok(()));
@@ -823,10 +849,10 @@ impl ShardState {
                 let Some(accepted) = self.core.accept(socket) else { return };
                 let Some(Some(entry)) = self.sockets.get_mut(socket.slot()) else { return };
                 entry.is_connected = true;
-                let _ = entry.shared.sid.set(accepted.sid);
-                entry.shared.recovered.store(accepted.recovered, std::sync::atomic::Ordering::Relaxed);
+                let _ = entry.socket.shared.sid.set(accepted.sid);
+                entry.socket.shared.recovered.store(accepted.recovered, std::sync::atomic::Ordering::Relaxed);
                 if let Some(on_connect) = &entry.namespace.on_connect {
-                    let task = on_connect(Socket { shared: entry.shared.clone() });
+                    let task = on_connect(entry.socket.clone());
                     start(&self.server, task);
                 }
             }
@@ -849,7 +875,7 @@ impl ShardState {
             kept: old.kept.clone(),
             recovered: false.into(),
         });
-        let entry = Entry { key: socket, shared, namespace, is_connected: false };
+        let entry = Entry { key: socket, socket: Socket { shared }, namespace, is_connected: false };
         put(&mut self.sockets, socket.slot(), entry);
     }
 
@@ -860,7 +886,7 @@ impl ShardState {
         }
         let was_connected = std::mem::replace(&mut entry.is_connected, false);
         if was_connected && let Some(on_disconnect) = &entry.namespace.on_disconnect {
-            let task = on_disconnect(Socket { shared: entry.shared.clone() }, reason, rooms);
+            let task = on_disconnect(entry.socket.clone(), reason, rooms);
             start(&self.server, task);
         }
         if !is_recoverable {
@@ -899,13 +925,12 @@ fn watch(poll: &mio::Poll) -> io::Result<AsyncFd<OwnedFd>> {
 /// Calls the handlers of one event.
 #[inline]
 fn dispatch(server: &Inner, entry: &Entry, event: &Event<'_>) {
-    let socket = Socket { shared: entry.shared.clone() };
     if let Some(on_any) = &entry.namespace.on_any {
-        on_any(&socket, event);
+        on_any(&entry.socket, event);
     }
     let handler = entry.namespace.events.get(event.name).or(entry.namespace.fallback.as_ref());
     if let Some(handler) = handler
-        && let Some(task) = handler(&socket, event)
+        && let Some(task) = handler(&entry.socket, event)
     {
         start(server, task);
     }
@@ -920,10 +945,7 @@ fn start(server: &Inner, mut task: Task) {
 
 /// Polls a future once, in the context of the control plane: what it opens belongs there. Its waker does nothing,
 /// because whoever gets it next polls it again at once.
-fn poll_once<T>(
-    server: &Inner,
-    future: std::pin::Pin<&mut (dyn Future<Output = T> + Send)>,
-) -> Poll<T> {
+fn poll_once<T>(server: &Inner, future: std::pin::Pin<&mut (dyn Future<Output = T> + Send)>) -> Poll<T> {
     let _control = server.control.enter();
     future.poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -102,9 +102,7 @@ impl Stream {
             Stream::Tcp(stream) => socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)),
             Stream::Pair(_) => Ok(()),
             #[cfg(feature = "tls")]
-            Stream::Tls(tls) => {
-                socket2::SockRef::from(&tls.tcp).set_linger(Some(std::time::Duration::ZERO))
-            }
+            Stream::Tls(tls) => socket2::SockRef::from(&tls.tcp).set_linger(Some(std::time::Duration::ZERO)),
         };
         let _ = outcome;
     }

@@ -99,6 +99,19 @@ pub fn to_value(
     Ok(values.into_iter().map(|Loose(value)| value).collect())
 }
 
+/// The last argument, if it is a text. Where connection state recovery is on, that is an event's place in the history.
+///
+/// Looks at nothing but the last argument, apart from finding it.
+#[must_use]
+pub fn last_text(parser: Parser, elements: &[u8], count: u32) -> Option<String> {
+    let mut rest = Rest::new(parser, elements, count);
+    let mut last = None;
+    while let Some(item) = rest.next_item() {
+        last = Some(item);
+    }
+    decode_item(parser, last?, PhantomData).ok()
+}
+
 fn plain_elements(parser: Parser, elements: &[u8], count: u32) -> Result<Cow<'_, [u8]>, ArgsFault> {
     match parser {
         Parser::Json => Ok(Cow::Borrowed(elements)),

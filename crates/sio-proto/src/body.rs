@@ -3,8 +3,9 @@
 use crate::binary::{self, Scope};
 use crate::json::Elements;
 use crate::placeholder::placeholders;
+use crate::sequence::Items;
 use crate::text::checked_elements;
-use crate::{ATTACHMENTS_MAX, Fault, Limits, Parser, is_reserved_event, msgpack};
+use crate::{ATTACHMENTS_MAX, Fault, Limits, Parser, is_reserved_event};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter};
@@ -41,6 +42,8 @@ pub enum EncodeFault {
     ForeignPlaceholder,
     /// What was given as several arguments is no sequence.
     NotASequence,
+    /// What the value's own `Serialize` said.
+    Custom(String),
     /// The value could not be serialised.
     Json(serde_json::Error),
     /// The value could not be serialised.
@@ -58,6 +61,7 @@ impl fmt::Display for EncodeFault {
                 f.write_str("an object that looks like a placeholder beside binary values")
             }
             EncodeFault::NotASequence => f.write_str("several arguments must serialise as a sequence"),
+            EncodeFault::Custom(message) => write!(f, "arguments cannot be written: {message}"),
             EncodeFault::Json(error) => write!(f, "argument cannot be written as json: {error}"),
             EncodeFault::Msgpack(error) => write!(f, "argument cannot be written as msgpack: {error}"),
         }
@@ -72,7 +76,8 @@ impl std::error::Error for EncodeFault {
             EncodeFault::ReservedEvent(_)
             | EncodeFault::TooManyAttachments { .. }
             | EncodeFault::ForeignPlaceholder
-            | EncodeFault::NotASequence => None,
+            | EncodeFault::NotASequence
+            | EncodeFault::Custom(_) => None,
         }
     }
 }
@@ -94,7 +99,7 @@ pub struct NoArgs;
 #[derive(Clone, Copy, Debug)]
 pub struct One<T>(pub T);
 
-/// As many arguments as the value has items: a tuple, an array, a slice, a `Vec`.
+/// As many arguments as the value has items: a tuple, an array, a slice, a `Vec`; none for `()` and `None`.
 #[derive(Clone, Copy, Debug)]
 pub struct Many<T>(pub T);
 
@@ -177,30 +182,7 @@ impl ArgsWriter<'_> {
     /// # Errors
     /// As [`one`](Self::one), and [`EncodeFault::NotASequence`].
     pub fn many<T: Serialize + ?Sized>(&mut self, values: &T) -> Result<(), EncodeFault> {
-        self.separate();
-        let start = self.elements.len();
-        self.value(values)?;
-        let written = &self.elements[start..];
-        match self.parser {
-            Parser::Json => {
-                if written.first() != Some(&b'[') {
-                    return Err(EncodeFault::NotASequence);
-                }
-                let count = Elements::new(&written[1..written.len() - 1]).count();
-                self.elements.pop();
-                self.elements.remove(start);
-                if count == 0 {
-                    self.unseparate(start);
-                }
-                self.count += count as u32;
-            }
-            Parser::Msgpack => {
-                let (count, head) = msgpack::array_head(written).ok_or(EncodeFault::NotASequence)?;
-                self.elements.drain(start..start + head);
-                self.count += count;
-            }
-        }
-        Ok(())
+        values.serialize(Items(self))
     }
 
     /// Adds arguments that are JSON text.
@@ -238,13 +220,6 @@ impl ArgsWriter<'_> {
             self.elements.push(b',');
         }
     }
-
-    /// Takes back the comma that was written before `start` for items that did not come.
-    fn unseparate(&mut self, start: usize) {
-        if self.count > 0 {
-            self.elements.truncate(start - 1);
-        }
-    }
 }
 
 impl Parser {
@@ -273,7 +248,8 @@ impl Parser {
             Parser::Msgpack => Scope::EncodeMsgpack,
         };
         let (written, scope) = binary::within(scope, || {
-            let mut elements = Vec::new();
+            // 128: most events fit, and the buffer need not grow in steps.
+            let mut elements = Vec::with_capacity(128);
             let mut writer = ArgsWriter { parser: self, elements: &mut elements, count: 0 };
             if let Some(name) = name {
                 writer.one(name)?;

@@ -21,8 +21,6 @@ pub enum Fault {
     },
     /// A namespace longer than `namespace_bytes_max`.
     NamespaceTooLong {
-        /// Its length.
-        bytes: usize,
         /// The bound.
         max: usize,
     },
@@ -80,9 +78,7 @@ impl fmt::Display for Fault {
             Fault::UnknownType => f.write_str("unknown packet type"),
             Fault::AttachmentCount => f.write_str("binary packet without a valid attachment count"),
             Fault::TooManyAttachments { max } => write!(f, "more attachments than attachments_max of {max}"),
-            Fault::NamespaceTooLong { bytes, max } => {
-                write!(f, "namespace of {bytes} bytes exceeds namespace_bytes_max of {max}")
-            }
+            Fault::NamespaceTooLong { max } => write!(f, "namespace exceeds namespace_bytes_max of {max}"),
             Fault::NamespaceControl => f.write_str("control character in a namespace"),
             Fault::NamespaceMissing => f.write_str("packet without a namespace"),
             Fault::AckId => f.write_str("ack id is not a number in range"),

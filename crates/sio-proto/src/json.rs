@@ -3,26 +3,25 @@
 //! It knows RFC 8259's grammar and how deep it may go. It does not know packets, and does not look at what strings say beyond their
 //! escapes being well formed: a lone surrogate passes here, as it does in JavaScript. Its input is valid UTF-8 already.
 
-/// Why the walk ended early.
+/// Why the walk ended early: the offset at which the text is not JSON, or [`Stop::TOO_DEEP`].
+///
+/// One word, so that results come back in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// Not JSON, at this offset.
-    Syntax(usize),
-    /// Deeper than allowed.
-    TooDeep,
-}
+pub(crate) struct Stop(pub(crate) usize);
 
-/// A string just walked over.
-pub(crate) struct StringEnd {
-    /// Offset after the closing quote.
-    pub(crate) end: usize,
-    pub(crate) has_escapes: bool,
+impl Stop {
+    /// No text is long enough for this to be an offset.
+    pub(crate) const TOO_DEEP: Stop = Stop(usize::MAX);
 }
 
 /// Offset of the first byte at or after `i` that is not white space.
 #[inline(always)]
 pub(crate) fn skip_space(b: &[u8], mut i: usize) -> usize {
-    while let Some(b' ' | b'\t' | b'\n' | b'\r') = b.get(i) {
+    while let Some(&byte) = b.get(i) {
+        // One comparison decides for nearly every byte of compact JSON.
+        if byte > b' ' || !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+            break;
+        }
         i += 1;
     }
     i
@@ -38,14 +37,14 @@ pub(crate) fn skip_value(b: &[u8], mut i: usize, depth_max: u32) -> Result<usize
     let mut kinds: u128 = 0;
     let mut depth: u32 = 0;
     loop {
-        i = skip_space(b, i);
+        // White space is one more kind of byte in each place, so that compact JSON pays nothing for it.
         match b.get(i) {
-            Some(b'"') => i = skip_string(b, i + 1)?.end,
+            Some(b'"') => i = skip_string(b, i + 1)?,
             Some(b'-' | b'0'..=b'9') => i = skip_number(b, i)?,
             Some(b'{') => {
                 depth += 1;
                 if depth > depth_max {
-                    return Err(Stop::TooDeep);
+                    return Err(Stop::TOO_DEEP);
                 }
                 kinds = kinds << 1 | 1;
                 i = skip_space(b, i + 1);
@@ -58,7 +57,7 @@ pub(crate) fn skip_value(b: &[u8], mut i: usize, depth_max: u32) -> Result<usize
             Some(b'[') => {
                 depth += 1;
                 if depth > depth_max {
-                    return Err(Stop::TooDeep);
+                    return Err(Stop::TOO_DEEP);
                 }
                 kinds <<= 1;
                 i = skip_space(b, i + 1);
@@ -69,26 +68,33 @@ pub(crate) fn skip_value(b: &[u8], mut i: usize, depth_max: u32) -> Result<usize
             Some(b't') => i = skip_word(b, i, b"true")?,
             Some(b'f') => i = skip_word(b, i, b"false")?,
             Some(b'n') => i = skip_word(b, i, b"null")?,
-            _ => return Err(Stop::Syntax(i)),
+            Some(b' ' | b'\t' | b'\n' | b'\r') => {
+                i += 1;
+                continue;
+            }
+            _ => return Err(Stop(i)),
         }
         // A value has ended at `i`, or an empty container stands before its closing byte.
         loop {
             if depth == 0 {
                 return Ok(i);
             }
-            i = skip_space(b, i);
             let is_object = kinds & 1 == 1;
             match b.get(i) {
                 Some(b',') => {
                     i += 1;
                     if is_object {
-                        i = skip_key(b, skip_space(b, i))?;
+                        i = skip_key(b, i)?;
                     }
                     break;
                 }
                 Some(b'}') if is_object => i += 1,
                 Some(b']') if !is_object => i += 1,
-                _ => return Err(Stop::Syntax(i)),
+                Some(b' ' | b'\t' | b'\n' | b'\r') => {
+                    i += 1;
+                    continue;
+                }
+                _ => return Err(Stop(i)),
             }
             depth -= 1;
             kinds >>= 1;
@@ -96,41 +102,52 @@ pub(crate) fn skip_value(b: &[u8], mut i: usize, depth_max: u32) -> Result<usize
     }
 }
 
-/// Walks over `"key" :`, starting at the quote.
+/// Walks over `"key" :`, starting at the quote or at white space before it.
 #[inline(always)]
-fn skip_key(b: &[u8], i: usize) -> Result<usize, Stop> {
+fn skip_key(b: &[u8], mut i: usize) -> Result<usize, Stop> {
     if b.get(i) != Some(&b'"') {
-        return Err(Stop::Syntax(i));
+        i = skip_space(b, i);
+        if b.get(i) != Some(&b'"') {
+            return Err(Stop(i));
+        }
     }
-    let i = skip_space(b, skip_string(b, i + 1)?.end);
+    i = skip_string(b, i + 1)?;
     if b.get(i) != Some(&b':') {
-        return Err(Stop::Syntax(i));
+        i = skip_space(b, i);
+        if b.get(i) != Some(&b':') {
+            return Err(Stop(i));
+        }
     }
     Ok(i + 1)
 }
 
-/// Walks over a string whose opening quote is just before `i`.
-#[inline]
-pub(crate) fn skip_string(b: &[u8], mut i: usize) -> Result<StringEnd, Stop> {
-    let mut has_escapes = false;
+/// Walks over a string whose opening quote is just before `i`; answers the offset after its closing quote.
+#[inline(always)]
+pub(crate) fn skip_string(b: &[u8], i: usize) -> Result<usize, Stop> {
+    let end = plain_run_end(b, i);
+    if b.get(end) == Some(&b'"') { Ok(end + 1) } else { skip_string_from_escape(b, end) }
+}
+
+/// The rest of a string, from a byte that needs a closer look.
+#[inline(never)]
+fn skip_string_from_escape(b: &[u8], mut i: usize) -> Result<usize, Stop> {
     loop {
-        i = plain_run_end(b, i);
         match b.get(i) {
-            Some(b'"') => return Ok(StringEnd { end: i + 1, has_escapes }),
+            Some(b'"') => return Ok(i + 1),
             Some(b'\\') => {
-                has_escapes = true;
                 i = match b.get(i + 1) {
                     Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => i + 2,
                     Some(b'u') => match b.get(i + 2..i + 6) {
                         Some(hex) if hex.iter().all(u8::is_ascii_hexdigit) => i + 6,
-                        _ => return Err(Stop::Syntax(i)),
+                        _ => return Err(Stop(i)),
                     },
-                    _ => return Err(Stop::Syntax(i)),
+                    _ => return Err(Stop(i)),
                 };
             }
             // A control character, or the end of the text.
-            _ => return Err(Stop::Syntax(i)),
+            _ => return Err(Stop(i)),
         }
+        i = plain_run_end(b, i);
     }
 }
 
@@ -143,12 +160,12 @@ fn plain_run_end(b: &[u8], mut i: usize) -> usize {
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     while let Some(chunk) = b.get(i..).and_then(|rest| rest.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*chunk);
-        // The high bit of each byte that is zero after the exclusive or, or below 0x20. Borrows can mark bytes above a true hit,
-        // never below it, and we only use the lowest.
-        let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES) & !(word ^ (ONES * b'"' as u64));
-        let slash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES) & !(word ^ (ONES * b'\\' as u64));
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let hits = (quote | slash | control) & HIGHS;
+        // The high bit of each byte that is a quote or a backslash (zero after the exclusive or), or below 0x20. A borrow can mark
+        // bytes above a true hit, never below it, and only the lowest counts. What has its high bit set is none of the three.
+        let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
+        let slash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+        let control = word.wrapping_sub(ONES * 0x20);
+        let hits = (quote | slash | control) & !word & HIGHS;
         if hits != 0 {
             return i + (hits.trailing_zeros() / 8) as usize;
         }
@@ -167,7 +184,7 @@ fn plain_run_end(b: &[u8], mut i: usize) -> usize {
 fn skip_word(b: &[u8], i: usize, word: &[u8]) -> Result<usize, Stop> {
     match b.get(i..i + word.len()) {
         Some(found) if found == word => Ok(i + word.len()),
-        _ => Err(Stop::Syntax(i)),
+        _ => Err(Stop(i)),
     }
 }
 
@@ -180,13 +197,13 @@ pub(crate) fn skip_number(b: &[u8], mut i: usize) -> Result<usize, Stop> {
     match b.get(i) {
         Some(b'0') => i += 1,
         Some(b'1'..=b'9') => i = skip_digits(b, i + 1),
-        _ => return Err(Stop::Syntax(i)),
+        _ => return Err(Stop(i)),
     }
     if b.get(i) == Some(&b'.') {
         let first = i + 1;
         i = skip_digits(b, first);
         if i == first {
-            return Err(Stop::Syntax(i));
+            return Err(Stop(i));
         }
     }
     if let Some(b'e' | b'E') = b.get(i) {
@@ -197,7 +214,7 @@ pub(crate) fn skip_number(b: &[u8], mut i: usize) -> Result<usize, Stop> {
         let first = i;
         i = skip_digits(b, first);
         if i == first {
-            return Err(Stop::Syntax(i));
+            return Err(Stop(i));
         }
     }
     Ok(i)

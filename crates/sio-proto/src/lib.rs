@@ -57,9 +57,10 @@ mod msgpack;
 mod parser;
 mod placeholder;
 pub mod revision4;
+mod sequence;
 mod text;
 
-pub use args::{ArgsFault, decode_all, decode_args, decode_borrowed, to_value};
+pub use args::{ArgsFault, decode_all, decode_args, decode_borrowed, last_text, to_value};
 pub use assembler::{Assembler, OwnedIncoming, OwnedPayload};
 pub use binary::Binary;
 pub use body::{Args, ArgsWriter, Body, EncodeFault, Many, NoArgs, One, RawArgs};

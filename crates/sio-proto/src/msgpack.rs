@@ -97,7 +97,7 @@ fn namespace_of<'a>(value: &'a [u8], limits: &Limits) -> Result<&'a str, Fault> 
     let Ok((Head::String(_), _)) = head_at(value, 0) else { return Err(Fault::NamespaceMissing) };
     let (name, _) = string_at(value, 0, limits)?;
     if name.len() > limits.namespace_bytes_max {
-        return Err(Fault::NamespaceTooLong { bytes: name.len(), max: limits.namespace_bytes_max });
+        return Err(Fault::NamespaceTooLong { max: limits.namespace_bytes_max });
     }
     if name.bytes().any(|b| b.is_ascii_control()) {
         return Err(Fault::NamespaceControl);
@@ -316,14 +316,6 @@ pub(crate) fn skip_values(b: &[u8], count: u32) -> Option<usize> {
         i = skip_value(b, i, crate::DEPTH_CEILING).ok()?;
     }
     Some(i)
-}
-
-/// `count` and the offset after the head, if `b` starts with an array.
-pub(crate) fn array_head(b: &[u8]) -> Option<(u32, usize)> {
-    match head_at(b, 0) {
-        Ok((Head::Array(count), at)) => Some((count, at)),
-        _ => None,
-    }
 }
 
 /// `count` values with every extension replaced by a plain value; nothing if they are not well formed. Borrows when there is none.

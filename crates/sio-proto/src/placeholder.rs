@@ -31,9 +31,9 @@ pub(crate) fn placeholders(elements: &[u8]) -> Result<Vec<usize>, BadPlaceholder
                 }
             }
             b'"' => {
-                let Ok(string) = json::skip_string(elements, i + 1) else { break };
-                let key = &elements[i..string.end];
-                i = json::skip_space(elements, string.end);
+                let Ok(end) = json::skip_string(elements, i + 1) else { break };
+                let key = &elements[i..end];
+                i = json::skip_space(elements, end);
                 // A string before a colon is a key, and the innermost container an object.
                 if let (Some(Some(object)), Some(b':')) = (open.last_mut(), elements.get(i)) {
                     i = json::skip_space(elements, i + 1);

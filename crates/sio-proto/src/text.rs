@@ -71,19 +71,22 @@ fn attachment_count(b: &[u8], start: usize, limits: &Limits) -> Result<(u32, usi
 }
 
 /// The namespace that starts at `start`, and the offset after the comma that ends it. It runs to the first comma wherever that is,
-/// or to the end.
+/// or to the end; nothing beyond the bound is looked at.
 fn namespace_at<'a>(text: &'a str, start: usize, limits: &Limits) -> Result<(&'a str, usize), Fault> {
-    let rest = &text.as_bytes()[start..];
-    // Nothing longer than the bound is looked at, however long the message.
-    let window = &rest[..rest.len().min(limits.namespace_bytes_max.saturating_add(1))];
-    let bytes = window.iter().position(|&b| b == b',').unwrap_or(rest.len());
-    if bytes > limits.namespace_bytes_max {
-        return Err(Fault::NamespaceTooLong { bytes, max: limits.namespace_bytes_max });
+    let b = text.as_bytes();
+    let mut end = start;
+    while let Some(&byte) = b.get(end)
+        && byte != b','
+    {
+        if byte.is_ascii_control() {
+            return Err(Fault::NamespaceControl);
+        }
+        end += 1;
+        if end - start > limits.namespace_bytes_max {
+            return Err(Fault::NamespaceTooLong { max: limits.namespace_bytes_max });
+        }
     }
-    if rest[..bytes].iter().any(u8::is_ascii_control) {
-        return Err(Fault::NamespaceControl);
-    }
-    Ok((&text[start..start + bytes], (start + bytes + 1).min(text.len())))
+    Ok((&text[start..end], (end + 1).min(b.len())))
 }
 
 fn ack_id_at(b: &[u8], start: usize, limits: &Limits) -> Result<(u64, usize), Fault> {
@@ -110,10 +113,10 @@ fn event<'a>(text: &'a str, start: usize, kind: Kind, limits: &Limits) -> Result
     let i = open_array(b, start, kind, limits)?;
     let (name, end) = match b.get(i) {
         Some(b'"') => {
-            let string = json::skip_string(b, i + 1).map_err(|stop| fault(stop, limits))?;
-            let raw = &text[i + 1..string.end - 1];
-            let name = if string.has_escapes { Cow::Owned(json::unescape(raw)) } else { Cow::Borrowed(raw) };
-            (name, string.end)
+            let end = json::skip_string(b, i + 1).map_err(|stop| fault(stop, limits))?;
+            let raw = &text[i + 1..end - 1];
+            let name = if raw.contains('\\') { Cow::Owned(json::unescape(raw)) } else { Cow::Borrowed(raw) };
+            (name, end)
         }
         Some(b'-' | b'0'..=b'9') => {
             let end = json::skip_number(b, i).map_err(|stop| fault(stop, limits))?;
@@ -246,9 +249,10 @@ fn json_value(b: &[u8], start: usize, limits: &Limits) -> Result<usize, Fault> {
     json::skip_value(b, start, limits.depth_max()).map_err(|stop| fault(stop, limits))
 }
 
+#[cold]
 fn fault(stop: Stop, limits: &Limits) -> Fault {
     match stop {
-        Stop::Syntax(offset) => Fault::Json { offset },
-        Stop::TooDeep => Fault::TooDeep { max: limits.depth_max() },
+        Stop::TOO_DEEP => Fault::TooDeep { max: limits.depth_max() },
+        Stop(offset) => Fault::Json { offset },
     }
 }

@@ -1,1 +1,8 @@
-//! Virtual time and network, the shard simulator, contract suites and fuzz target bodies.
+//! Virtual time and network, the shard simulator, transcripts and fuzz target bodies.
+//!
+//! Owns what the tests of the pure crates share. Does not know real clocks, threads or descriptors. Invariant: the same
+//! script or seed gives the same run.
+
+pub mod cluster;
+pub mod simulator;
+pub mod transcript;

@@ -1,0 +1,278 @@
+//! Connection state recovery when the peer comes back to another shard than the one that lost it.
+
+use engine_core::{Config, Recovery};
+use testkit::transcript::check_on;
+
+fn recovering() -> Config {
+    Config { recovery: Some(Recovery::default()), ..Config::default() }
+}
+
+const OPEN: &str = r#"
+        a: js shard=0
+        a > WS
+        a < 0*
+        a > 40
+        a < 40{"sid":"*","pid":"*"}
+        ? accepted a
+        ! join a r
+        ! emit a seen [1]
+        a < 42["seen",1,"*"]
+"#;
+
+fn back(shard: usize) -> String {
+    format!("a > NEW\na: shard={shard}\na > WS\na < 0*\na > 40{{\"pid\":\"$pid\",\"offset\":\"$offset\"}}\n")
+}
+
+const CONNECTED: &str = "a < 40{\"sid\":\"$sid\",\"pid\":\"$pid\"}\n? recovered a\n";
+
+fn check(script: &str) {
+    check_on(3, recovering(), &format!("{OPEN}{script}"));
+}
+
+#[test]
+fn a_lost_socket_moves_with_its_rooms_and_what_it_missed() {
+    check(&format!(
+        r#"
+        a > CUT
+        ! emit a m [2]
+        ! cast 2:/ to=r m ["x:0102"]
+        {}
+        ? forgotten a
+        ? connect a * recovering
+        a < 42["m",2,"*"]
+        a < 451-["m",{{"_placeholder":true,"num":0}},"*"]
+        a < x0102
+        {CONNECTED}
+        = rooms-of a r
+        = lost 0
+        = sockets 1
+        ! cast 2:/ to=r after [3]
+        a < 42["after",3,"*"]
+        ! cast 0:/ to=$sid own [4]
+        a < 42["own",4,"*"]
+        ! cast 2:/ to=$sid own [5]
+        a < 42["own",5,"*"]
+        ! emit a own [6]
+        a < 42["own",6,"*"]
+        a > 41
+        = rooms 0
+        = namespaces 0
+        "#,
+        back(1)
+    ));
+}
+
+#[test]
+fn a_connected_socket_whose_loss_was_not_noticed_moves_too() {
+    check(&format!(
+        r#"
+        a > STALL 0
+        ! emit a m [2]
+        {}
+        ? disconnected a transport close rooms=r recoverable
+        a < 42["m",2,"*"]
+        {CONNECTED}
+        = sessions 1
+        "#,
+        back(1)
+    ));
+}
+
+#[test]
+fn it_moves_twice_and_comes_home() {
+    check(&format!(
+        r#"
+        a > CUT
+        ! emit a m [2]
+        {}
+        a < 42["m",2,"*"]
+        {CONNECTED}
+        ! emit a m [3]
+        a < 42["m",3,"*"]
+        a > CUT
+        ! cast / to=r m [4]
+        {}
+        a < 42["m",4,"*"]
+        {CONNECTED}
+        a > CUT
+        ! cast / to=r m [5]
+        {}
+        a < 42["m",5,"*"]
+        {CONNECTED}
+        a > CUT
+        ! cast 2:/ to=r m [6]
+        {}
+        a < 42["m",6,"*"]
+        {CONNECTED}
+        a > CUT
+        @ +121s
+        ? forgotten a
+        = lost 0
+        = rooms 0
+        = namespaces 0
+        "#,
+        back(1),
+        back(2),
+        back(0),
+        back(1),
+    ));
+}
+
+#[test]
+fn it_moves_on_before_it_has_read_what_it_missed() {
+    check(&format!(
+        r#"
+        a > CUT
+        ! emit a m [2]
+        ! emit a m [3]
+        a > NEW
+        a: shard=1
+        a > WS
+        a < 0*
+        a > STALL 0
+        a > 40{{"pid":"$pid","offset":"$offset"}}
+        ? recovered a
+        ! emit a m [4]
+        a > CUT
+        ! emit a m [5]
+        {}
+        a < 42["m",2,"*"]
+        a < 42["m",3,"*"]
+        a < 42["m",4,"*"]
+        a < 42["m",5,"*"]
+        {CONNECTED}
+        "#,
+        back(2)
+    ));
+}
+
+#[test]
+fn it_comes_back_to_the_new_shard_having_read_half() {
+    check(&format!(
+        r#"
+        a > CUT
+        ! emit a m [2]
+        ! emit a m [3]
+        a > NEW
+        a: shard=1
+        a > WS
+        a < 0*
+        a > STALL 30
+        a > 40{{"pid":"$pid","offset":"$offset"}}
+        a < 42["m",2,"*"]
+        ? recovered a
+        a > CUT
+        {}
+        a < 42["m",3,"*"]
+        {CONNECTED}
+        "#,
+        back(1)
+    ));
+}
+
+#[test]
+fn a_peer_that_goes_while_its_socket_is_fetched_finds_it_where_it_asked() {
+    check(&format!(
+        r#"
+        a > CUT
+        ! emit a m [2]
+        ! hold
+        {}
+        a > CUT
+        ! release
+        = lost 1
+        {}
+        a < 42["m",2,"*"]
+        {CONNECTED}
+        "#,
+        back(1),
+        back(2)
+    ));
+}
+
+#[test]
+fn a_claim_for_nobody_gives_a_fresh_session() {
+    check(&format!(
+        r#"
+        a > 41
+        {}
+        ? accepted a
+        a < 40*
+        = sockets 1
+        "#,
+        back(1)
+    ));
+}
+
+#[test]
+fn a_claim_that_names_a_shard_there_is_not_gives_a_fresh_session() {
+    check(
+        r#"
+        b: js shard=1
+        b > WS
+        b < 0*
+        b > 40{"pid":"AAD_AAAAAAAAAAAAAAAA"}
+        ? accepted b
+        b < 40*
+        "#,
+    );
+}
+
+#[test]
+fn the_note_at_home_goes_with_the_socket() {
+    check(&format!(
+        r#"
+        a > CUT
+        {}
+        {CONNECTED}
+        a > 41
+        {}
+        ? accepted a
+        a < 40*
+        = sockets 1
+        = rooms 0
+        "#,
+        back(1),
+        back(0)
+    ));
+}
+
+#[test]
+fn too_much_missed_elsewhere_gives_a_fresh_session() {
+    let emits: String = (0..20).map(|n| format!("! emit a m [{n},\"long:1000\"]\n")).collect();
+    check_on(
+        2,
+        Config { outbox_bytes_max: 10_000, ..recovering() },
+        &format!("{OPEN}\na > CUT\n{emits}{}\n? accepted a\na < 40*\n= sockets 1\n", back(1)),
+    );
+}
+
+#[test]
+fn the_application_may_refuse_it_and_take_it_later() {
+    check(&format!(
+        r#"
+        a > 40/later,
+        ! accept a/later
+        a < 40/later,*
+        ! join a/later r
+        a > CUT
+        ! cast 2:/later to=r m [1]
+        a > NEW
+        a: shard=1
+        a > WS
+        a < 0*
+        a > 40/later,{{"pid":"$pid"}}
+        ? connect a/later * recovering
+        ! cast 2:/later to=r m [2]
+        ! refuse a/later not now
+        a < 44/later,{{"message":"not now"}}
+        ! cast 2:/later to=r m [3]
+        a > 40/later,{{"pid":"$pid"}}
+        ! accept a/later
+        a < 42/later,["m",1,"*"]
+        a < 42/later,["m",2,"*"]
+        a < 42/later,["m",3,"*"]
+        a < 40/later,{{"sid":"$sid","pid":"$pid"}}
+        "#
+    ));
+}
