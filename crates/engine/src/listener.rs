@@ -41,6 +41,7 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Serving {
     application: Option<Arc<Application>>,
     without_engine: bool,
+    except_paths: Arc<[Box<str>]>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>>,
 }
@@ -76,6 +77,14 @@ impl Serving {
     #[must_use]
     pub fn without_engine(mut self) -> Self {
         self.without_engine = true;
+        self
+    }
+
+    /// Leaves exactly these paths to the application, although they are below one of the engine's: the files of a
+    /// client library, say.
+    #[must_use]
+    pub fn except_paths<S: Into<Box<str>>>(mut self, paths: impl IntoIterator<Item = S>) -> Self {
+        self.except_paths = paths.into_iter().map(Into::into).collect();
         self
     }
 
@@ -213,7 +222,9 @@ async fn route(
     origin: Origin,
     mut request: Request<Incoming>,
 ) -> Response<ReplyBody> {
-    if !serving.without_engine && is_ours(&server, request.uri().path()) {
+    let path = request.uri().path();
+    let is_excepted = || serving.except_paths.iter().any(|excepted| **excepted == *path);
+    if !serving.without_engine && is_ours(&server, path) && !is_excepted() {
         let response = respond(&server, request, origin).await;
         return response.map(|body| body.map_err(|never| match never {}).boxed_unsync());
     }

@@ -1,3 +1,32 @@
 //! Real-time server for jobs, agents and workflows, for stock Socket.IO clients.
+//!
+//! Owns the process: reads the command line, gathers settings, and hands over. Everything else is in the modules.
 
-fn main() {}
+mod cli;
+mod codes;
+mod commands;
+mod config;
+mod event;
+mod logs;
+mod rest;
+mod room;
+mod run;
+mod serve;
+mod settings;
+mod tally;
+mod tls;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::main() {
+        Ok(code) => code,
+        Err(error) => {
+            use std::io::Write;
+            // To nobody, if stderr is closed.
+            let _ = writeln!(std::io::stderr(), "fanfare: {error:#}");
+            // 2: what shells and clap use for wrong usage and settings.
+            ExitCode::from(2)
+        }
+    }
+}

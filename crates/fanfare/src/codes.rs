@@ -1,0 +1,112 @@
+//! Owns the codes of errors as peers see them, over HTTP and Socket.IO: one table, never reused.
+//! Does not know who reports them.
+
+/// Declares the table: a variant, its text on the wire, the HTTP status, and whether the same request may succeed
+/// later.
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $status:literal, retry: $retry:literal;)+) => {
+        /// Why something was refused. The text is what peers compare with.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) enum Code {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code there is.
+            #[cfg(test)]
+            pub(crate) const ALL: &'static [Code] = &[$(Code::$variant,)+];
+
+            /// The text on the wire.
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Code::$variant => $text,)+ }
+            }
+
+            /// The HTTP status that goes with it.
+            pub(crate) fn status(self) -> u16 {
+                match self { $(Code::$variant => $status,)+ }
+            }
+
+            /// Whether the same request may succeed later, unchanged.
+            pub(crate) fn may_retry(self) -> bool {
+                match self { $(Code::$variant => $retry,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The body is not JSON, or not of the shape that the route reads.
+    BadRequest = "bad_request", 400, retry: false;
+    /// A page of this origin may not use the server.
+    OriginNotAllowed = "origin_not_allowed", 403, retry: false;
+    /// There is nothing at this path.
+    NotFound = "not_found", 404, retry: false;
+    /// The path exists, for another method.
+    MethodNotAllowed = "method_not_allowed", 405, retry: false;
+    /// The body did not arrive in time.
+    BodyTimeout = "body_timeout", 408, retry: true;
+    /// The body is longer than `rest.body_bytes_max`.
+    BodyTooLarge = "body_too_large", 413, retry: false;
+    /// A command's arguments are not what it takes.
+    BadPayload = "bad_payload", 422, retry: false;
+    /// The event's name is empty, too long, or one that Socket.IO keeps for itself.
+    BadEventName = "bad_event_name", 422, retry: false;
+    /// The room's name is empty, too long, or has control characters.
+    BadRoomName = "bad_room_name", 422, retry: false;
+    /// An event names no room and no namespace, or contradicts itself.
+    BadTarget = "bad_target", 422, retry: false;
+    /// An event's data is nested too deeply.
+    DataTooDeep = "data_too_deep", 422, retry: false;
+    /// The namespace does not exist.
+    UnknownNamespace = "unknown_namespace", 422, retry: false;
+    /// A list is longer than its limit.
+    TooMany = "too_many", 422, retry: false;
+    /// The socket is in as many rooms as it may be.
+    TooManyRooms = "too_many_rooms", 422, retry: false;
+    /// There is no such command.
+    UnknownCommand = "unknown_command", 422, retry: false;
+    /// Something that should work did not.
+    Internal = "internal", 500, retry: true;
+    /// More work is waiting than may wait.
+    Busy = "busy", 503, retry: true;
+}
+
+/// A refusal: its code, and a sentence for whoever reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// What peers compare with.
+    pub(crate) code: Code,
+    /// What people read.
+    pub(crate) message: String,
+}
+
+impl Fault {
+    /// A refusal.
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// `{code, message}`, with `retry_after` in seconds where trying again makes sense.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let mut error = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
+        if self.code.may_retry() {
+            // 1 s: what overloads a shard's mailbox passes in far less.
+            error["retry_after"] = 1.into();
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Code;
+
+    #[test]
+    fn codes_are_unique_and_their_statuses_are_errors() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{} is there twice", code.as_str());
+            assert!((400..600).contains(&code.status()), "{}", code.as_str());
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Owns the routes of both listeners, and what all of them share: the body limit, origins, errors as JSON.
+//! Does not know Socket.IO. Invariant: every refusal is `{error: {code, message}}` with a code from `codes.rs`.
+
+mod assets;
+mod events;
+mod health;
+mod metrics;
+mod stats;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use engine::Server;
+
+use crate::codes::{Code, Fault};
+use crate::config::{Origins, RestLimits};
+use crate::tally::Tally;
+
+pub(crate) use assets::CLIENT_PATHS;
+pub(crate) use stats::{Rates, sample};
+
+/// What every route reads.
+#[derive(Clone)]
+pub(crate) struct App {
+    /// The engine.
+    pub(crate) server: Server,
+    /// Bounds of requests.
+    pub(crate) limits: RestLimits,
+    /// Which pages may use the server.
+    pub(crate) origins: Arc<Origins>,
+    /// Headers for these pages.
+    pub(crate) cors: engine::Cors,
+    /// What is counted.
+    pub(crate) tally: Arc<Tally>,
+    /// Events a second, lately.
+    pub(crate) rates: Arc<Rates>,
+    /// Whether new work is welcome; false while shutting down.
+    pub(crate) is_ready: Arc<AtomicBool>,
+    /// The port of the listener that this copy serves.
+    pub(crate) port: Arc<AtomicU16>,
+}
+
+impl App {
+    /// All routes: the api listener's.
+    pub(crate) fn api(self) -> Router {
+        let router = Router::new()
+            .route("/", get(assets::page))
+            .route("/ui", get(assets::page))
+            .route("/ui/{file}", get(assets::page_file))
+            .route("/livez", get(health::live))
+            .route("/readyz", get(health::ready))
+            .route("/metrics", get(metrics::metrics))
+            .route("/api/v1/events", post(events::publish_one))
+            .route("/api/v1/events/batch", post(events::publish_batch))
+            .route("/api/v1/websocket/stats", get(stats::stats))
+            .route("/socket/stats", get(stats::stats));
+        self.finish(router)
+    }
+
+    /// The realtime listener's routes.
+    pub(crate) fn realtime(self) -> Router {
+        self.finish(Router::new())
+    }
+
+    fn finish(self, mut router: Router<App>) -> Router {
+        for path in CLIENT_PATHS {
+            router = router.route(path, get(assets::client_file));
+        }
+        router
+            .route("/health", get(health::health))
+            .route("/stats", get(stats::stats))
+            .fallback(async |State(app): State<App>| {
+                app.refuse(Fault::new(Code::NotFound, "there is nothing at this path"))
+            })
+            .method_not_allowed_fallback(async |State(app): State<App>| {
+                app.refuse(Fault::new(Code::MethodNotAllowed, "this path takes another method"))
+            })
+            .layer(from_fn_with_state(self.clone(), guard))
+            .with_state(self)
+    }
+
+    /// Answers a fault, and counts it.
+    fn refuse(&self, fault: Fault) -> Response {
+        self.tally.count_fault(fault.code);
+        tracing::debug!(code = fault.code.as_str(), message = fault.message, "request refused");
+        let status = StatusCode::from_u16(fault.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json(status, &serde_json::json!({ "error": fault.to_json() }));
+        if fault.code.may_retry() {
+            response.headers_mut().insert(RETRY_AFTER, 1.into());
+        }
+        response
+    }
+
+    /// Reads a request's body whole.
+    ///
+    /// # Errors
+    /// It is too long, too slow, or breaks off.
+    async fn body(&self, body: Body) -> Result<Bytes, Fault> {
+        let max = self.limits.body_bytes_max;
+        let reading = axum::body::to_bytes(body, max);
+        match tokio::time::timeout(self.limits.body_timeout, reading).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(match std::error::Error::source(&error) {
+                // The bound is the one cause that has this name; all others are a peer that broke off.
+                Some(source) if source.to_string().contains("length limit") => Fault::new(
+                    Code::BodyTooLarge,
+                    format!("the body exceeds rest.body_bytes_max of {max} bytes"),
+                ),
+                _ => Fault::new(Code::BadRequest, "the body broke off"),
+            }),
+            Err(_) => {
+                let within = humantime::format_duration(self.limits.body_timeout);
+                Err(Fault::new(Code::BodyTimeout, format!("the body did not arrive within {within}")))
+            }
+        }
+    }
+}
+
+/// A JSON response.
+fn json(status: StatusCode, body: &serde_json::Value) -> Response {
+    (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// Sees every request first: pages of strange origins are refused, those of known ones get their headers.
+///
+/// Without this, any page that somebody opens could publish to a server on their own machine: browsers send simple
+/// requests everywhere, and only keep the reply from the page.
+async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    app.tally.requests.fetch_add(1, Ordering::Relaxed);
+    let headers = request.headers().clone();
+    if !is_origin_allowed(&app.origins, &headers) {
+        return app.refuse(Fault::new(Code::OriginNotAllowed, ORIGIN_ADVICE));
+    }
+    if request.method() == Method::OPTIONS && headers.contains_key(ORIGIN) {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        app.cors.apply_preflight(&headers, response.headers_mut());
+        return response;
+    }
+    let mut response = next.run(request).await;
+    app.cors.apply(&headers, response.headers_mut());
+    response
+}
+
+/// What a page is told whose origin is not allowed.
+pub(crate) const ORIGIN_ADVICE: &str = "this page's origin is not in cors.origins";
+
+/// Whether a request comes from no page at all, one of the server's own, or one of the list.
+pub(crate) fn is_origin_allowed(origins: &Origins, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str().map(str::to_ascii_lowercase) else { return false };
+    let own = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_ascii_lowercase);
+    if own.is_some() && origin.split_once("://").map(|(_, host)| host) == own.as_deref() {
+        return true;
+    }
+    match origins {
+        Origins::Any => true,
+        Origins::List(list) => list.contains(&origin),
+    }
+}
+
+/// Headers for pages of these origins.
+pub(crate) fn cors(origins: &Origins) -> engine::Cors {
+    let cors = match origins {
+        Origins::Any => engine::Cors::new(engine::Origins::Any),
+        // Credentials: cookies of a proxy in front have to reach it.
+        Origins::List(list) => engine::Cors::new(engine::Origins::List(list.clone())).credentials(true),
+    };
+    // Ten minutes: one question in that time, and a changed list is soon believed.
+    cors.max_age_seconds(600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_pages_and_listed_ones_may_use_the_server() {
+        let list = Origins::List(vec!["http://localhost:3000".to_owned()]);
+        let allows = |origin: Option<&str>, host: &str| {
+            let mut headers = HeaderMap::new();
+            if let Some(origin) = origin {
+                headers.insert(ORIGIN, origin.parse().unwrap());
+            }
+            headers.insert(HOST, host.parse().unwrap());
+            is_origin_allowed(&list, &headers)
+        };
+        assert!(allows(None, "127.0.0.1:8000"));
+        assert!(allows(Some("http://127.0.0.1:8000"), "127.0.0.1:8000"));
+        assert!(allows(Some("http://LOCALHOST:3000"), "127.0.0.1:8000"));
+        assert!(!allows(Some("http://127.0.0.1:9000"), "127.0.0.1:8000"));
+        assert!(!allows(Some("https://evil.example"), "127.0.0.1:8000"));
+        assert!(!allows(Some("null"), "127.0.0.1:8000"));
+    }
+}

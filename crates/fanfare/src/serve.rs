@@ -1,0 +1,207 @@
+//! Owns `fanfare serve`: puts the engine, the routes and the listeners together, and ends them.
+//! Does not know settings' text or commands' meaning.
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+
+use anyhow::{Context, bail};
+use engine::{Server, Serving};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::commands;
+use crate::config::{Config, Listener, Origins};
+use crate::rest::{self, App};
+use crate::tally::Tally;
+use crate::tls;
+
+/// Rooms that sockets of each namespace are in from the beginning.
+const AUTO_ROOMS: [(&str, &[&str]); 2] = [("/", &["global", "dashboard"]), ("/ws", &["global"])];
+
+/// The engine's paths on the api listener.
+const API_PATHS: [&str; 2] = ["/socket.io/", "/ws/socket.io/"];
+
+/// Serves until the process is told to stop.
+///
+/// # Errors
+/// A listener cannot be opened, or its certificate cannot be used.
+pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result<()> {
+    // Listened to before anything is announced: who starts us may stop us at once.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let listeners = [("api", config.api.as_ref()), ("realtime", config.realtime.as_ref())];
+    let mut doors = Vec::new();
+    for (name, listener) in listeners.into_iter().filter_map(|(name, listener)| Some((name, listener?))) {
+        doors.push((name, listener, free_address(name, listener, config.insecure).await?));
+    }
+    let tally = Arc::new(Tally::new());
+    let server = build(&config, &tally).context("the engine could not start")?;
+    let app = App {
+        server: server.clone(),
+        limits: config.rest,
+        origins: Arc::new(config.origins.clone()),
+        cors: rest::cors(&config.origins),
+        tally,
+        rates: Arc::default(),
+        is_ready: Arc::new(AtomicBool::new(true)),
+        port: Arc::default(),
+    };
+    tokio::spawn(rest::sample(server.clone(), app.rates.clone()));
+
+    let mut open = Vec::new();
+    for (name, listener, address) in doors {
+        let address = open_door(&server, &app, name, listener, address, config.api_socketio).await?;
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        open.push(Door { name, url: format!("{scheme}://{address}") });
+    }
+    announce(&open, &config, print_addresses)?;
+
+    let signal = tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    };
+    app.is_ready.store(false, Ordering::Relaxed);
+    tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
+    tokio::select! {
+        () = server.shutdown(config.drain) => tracing::info!("stopped"),
+        _ = interrupt.recv() => tracing::warn!("stopped at once: a second SIGINT came"),
+        _ = terminate.recv() => tracing::warn!("stopped at once: a second SIGTERM came"),
+    }
+    Ok(())
+}
+
+/// An open listener.
+struct Door {
+    name: &'static str,
+    url: String,
+}
+
+fn build(config: &Config, tally: &Arc<Tally>) -> std::io::Result<Server> {
+    let engine = config.engine.clone();
+    let rooms_max = engine.rooms_per_socket_max;
+    let origins = config.origins.clone();
+    let mut builder = Server::builder()
+        .configure(move |settings| *settings = engine)
+        .paths(API_PATHS)
+        .http_compression(config.http_compression)
+        .body_timeout(config.rest.body_timeout)
+        .header_timeout(config.header_timeout)
+        .header_bytes_max(config.header_bytes_max)
+        .cors(rest::cors(&config.origins))
+        // CORS does not hold for WebSocket: without this, any page that somebody opens could watch.
+        .allow_request(move |request| {
+            let is_allowed = rest::is_origin_allowed(&origins, &request.headers);
+            async move { if is_allowed { Ok(()) } else { Err(rest::ORIGIN_ADVICE.to_owned()) } }
+        });
+    if let Some(shards) = config.shards {
+        builder = builder.shards(shards);
+    }
+    if let Some(connections) = config.connections_max {
+        builder = builder.connections_max(connections);
+    }
+    for (namespace, auto_rooms) in AUTO_ROOMS {
+        builder = builder.namespace(namespace, |namespace| {
+            commands::register(namespace, auto_rooms, rooms_max, tally);
+        });
+    }
+    builder.build()
+}
+
+/// The address that a listener asks for, if it may be bound and nobody else has it.
+async fn free_address(name: &str, listener: &Listener, insecure: bool) -> anyhow::Result<SocketAddr> {
+    let Listener { host, port, .. } = listener;
+    let address = tokio::net::lookup_host((host.as_str(), *port))
+        .await
+        .with_context(|| format!("{name}.host: `{host}` cannot be looked up"))?
+        .next()
+        .with_context(|| format!("{name}.host: `{host}` has no address"))?;
+    if !address.ip().is_loopback() && !insecure {
+        bail!(
+            "{name}: {address} can be reached from other machines, and anyone who reaches it may publish and watch.\n\
+             Bind 127.0.0.1 and put an authenticating proxy in front, or allow it with --insecure \
+             (FANFARE_SERVER__INSECURE=true)."
+        );
+    }
+    // The engine's listeners share their port on purpose, so a second server would silently get half of our
+    // connections: ask for the port alone first.
+    std::net::TcpListener::bind(address).with_context(|| {
+        format!("{name}: {address} cannot be bound; choose another with --{name}-port or {name}.port")
+    })?;
+    Ok(address)
+}
+
+async fn open_door(
+    server: &Server,
+    app: &App,
+    name: &str,
+    listener: &Listener,
+    address: SocketAddr,
+    api_socketio: bool,
+) -> anyhow::Result<SocketAddr> {
+    let mut serving = Serving::default().except_paths(rest::CLIENT_PATHS);
+    if let Some(files) = &listener.tls {
+        let certificate = tls::watched(files.clone()).with_context(|| name.to_owned())?;
+        serving = serving.tls(move || certificate.borrow().clone());
+    }
+    // Each listener's routes tell its own port, which is known once it is bound.
+    let port = Arc::new(AtomicU16::new(address.port()));
+    let app = App { port: port.clone(), ..app.clone() };
+    let serving = if name == "api" {
+        let serving = if api_socketio { serving } else { serving.without_engine() };
+        serving.application(app.api())
+    } else {
+        serving.application(app.realtime())
+    };
+    let bound = server.listen_with(address, serving).await;
+    let bound = bound.with_context(|| format!("{name}: {address} cannot be bound"))?;
+    port.store(bound.port(), Ordering::Relaxed);
+    Ok(bound)
+}
+
+/// Tells people where to go, and programs if they asked.
+fn announce(open: &[Door], config: &Config, print_addresses: bool) -> anyhow::Result<()> {
+    for door in open {
+        tracing::info!(listener = door.name, url = door.url, "listening");
+    }
+    if config.log_format == crate::config::LogFormat::Pretty {
+        let mut err = std::io::stderr().lock();
+        // A banner that cannot be written is no reason not to serve.
+        let _ = err.write_all(banner(open, config, std::io::stderr().is_terminal()).as_bytes());
+    }
+    if print_addresses {
+        let addresses: serde_json::Map<String, serde_json::Value> =
+            open.iter().map(|door| (door.name.to_owned(), door.url.clone().into())).collect();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", serde_json::Value::Object(addresses))?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn banner(open: &[Door], config: &Config, in_colour: bool) -> String {
+    let paint = |code: &str, text: &str| {
+        if in_colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    };
+    let mut text = format!("\n  {} {}\n\n", paint("1;35", "fanfare"), env!("CARGO_PKG_VERSION"));
+    for door in open {
+        let what = match (door.name, config.api_socketio) {
+            ("api", true) => "page, REST, Socket.IO at /socket.io/ and /ws/socket.io/",
+            ("api", false) => "page, REST",
+            _ => "Socket.IO at /socket.io/",
+        };
+        text.push_str(&format!("  {:<9} {}   {}\n", door.name, paint("36", &door.url), paint("2", what)));
+    }
+    let origins = match &config.origins {
+        Origins::Any => "pages of any origin".to_owned(),
+        Origins::List(list) if list.is_empty() => "own pages only".to_owned(),
+        Origins::List(list) => format!("own pages, {}", list.join(", ")),
+    };
+    text.push_str(&format!("  {:<9} {}\n\n", "browsers", origins));
+    text.push_str(&format!(
+        "  {}\n\n",
+        paint("33", "No authentication: whoever reaches these addresses may publish and watch.")
+    ));
+    text
+}

@@ -1,0 +1,137 @@
+//! Owns a running server: starts the binary on free ports, and kills it when it goes out of scope.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::Response;
+
+/// A command of the binary, with nothing in the environment that it reads.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    command.args(arguments).current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["FANFARE_", "SOCKET", "REST_API_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// A server.
+pub(crate) struct Fanfare {
+    child: Child,
+    addresses: Value,
+}
+
+impl Fanfare {
+    /// Starts one with both listeners on free ports.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::spawn(command(&["serve"]).args(["--api-port", "0", "--realtime-port", "0"]).args(arguments))
+    }
+
+    /// Starts one as the command says.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .args(["--print-addresses", "--drain", "0s"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line of addresses");
+        let addresses = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        Self { child, addresses }
+    }
+
+    /// The api listener's URL.
+    pub(crate) fn api(&self) -> &str {
+        self.address("api").expect("the api listener is open")
+    }
+
+    /// A listener's URL, if it is open.
+    pub(crate) fn address(&self, name: &str) -> Option<&str> {
+        self.addresses[name].as_str()
+    }
+
+    /// GETs a path of the api listener.
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        let response = agent().get(format!("{}{path}", self.api())).call().expect("an answer");
+        Reply::of(response)
+    }
+
+    /// POSTs a body to a path of the api listener.
+    pub(crate) fn post(&self, path: &str, body: &str) -> Reply {
+        let response = agent().post(format!("{}{path}", self.api())).send(body).expect("an answer");
+        Reply::of(response)
+    }
+
+    /// Tells it to stop, and answers its exit code.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        signal(&self.child, rustix::process::Signal::TERM);
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Fanfare {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a child of ours.
+pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, signal).expect("the signal is sent");
+}
+
+/// An HTTP client that takes every status for an answer.
+pub(crate) fn agent() -> Agent {
+    let timeout = Some(std::time::Duration::from_secs(30));
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .timeout_global(timeout)
+        .build()
+        .new_agent()
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// Its status.
+    pub(crate) status: u16,
+    /// Its headers.
+    pub(crate) headers: ureq::http::HeaderMap,
+    /// Its body.
+    pub(crate) body: String,
+}
+
+impl Reply {
+    /// Reads it whole.
+    pub(crate) fn of(mut response: Response<ureq::Body>) -> Self {
+        let body = response.body_mut().read_to_string().expect("a body");
+        Self { status: response.status().as_u16(), headers: response.headers().clone(), body }
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// A header as text; empty if it is not there.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
+    }
+
+    /// Status and code of a refusal, which must have a message, too.
+    pub(crate) fn refusal(&self) -> (u16, String) {
+        let json = self.json();
+        assert!(json["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");
+        (self.status, json["error"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+}

@@ -1,0 +1,69 @@
+//! Owns the installations of stock clients that tests run: copies of the test folders, filled by npm and pip.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The folder of the JavaScript tests, with what they need.
+pub(crate) fn javascript() -> PathBuf {
+    install("js", |folder| {
+        vec![command("npm", folder, &["ci", "--no-audit", "--no-fund", "--loglevel=error"])]
+    })
+}
+
+/// The folder of the Python tests, with what they need in a `.venv`.
+pub(crate) fn python() -> PathBuf {
+    install("python", |folder| {
+        let pip = folder.join(".venv/bin/pip");
+        vec![
+            command("python3", folder, &["-m", "venv", ".venv"]),
+            command(pip.to_str().expect("text"), folder, &["install", "--quiet", "-r", "requirements.txt"]),
+        ]
+    })
+}
+
+/// Runs a command and asserts that it succeeds; answers what it printed.
+#[track_caller]
+pub(crate) fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?}\n{stdout}\n{stderr}");
+    stdout
+}
+
+fn install(name: &str, commands: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    // One at a time: tests run side by side, in one process or in several.
+    let turn = File::create(folder.join("lock")).expect("a lock");
+    turn.lock().expect("our turn");
+    // What was installed last time is good for as long as the list of it is the same.
+    let list = |folder: &Path| {
+        ["package-lock.json", "requirements.txt"].map(|file| std::fs::read_to_string(folder.join(file)).ok())
+    };
+    let is_current = folder.join("installed").exists() && list(&folder) == list(&source);
+    for file in std::fs::read_dir(&source).expect("tests").map(|file| file.expect("a file").path()) {
+        let (true, Some(name)) = (file.is_file(), file.file_name()) else { continue };
+        let (copy, text) = (folder.join(name), std::fs::read(&file).expect("a file"));
+        // Not written over without need: another test may be reading it.
+        if std::fs::read(&copy).ok().as_ref() != Some(&text) {
+            std::fs::write(copy, text).expect("a copy");
+        }
+    }
+    if !is_current {
+        let _ = std::fs::remove_file(folder.join("installed"));
+        for mut command in commands(&folder) {
+            succeed(&mut command);
+        }
+        std::fs::write(folder.join("installed"), "").expect("a mark");
+    }
+    folder
+}
+
+fn command(program: &str, folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder);
+    command
+}

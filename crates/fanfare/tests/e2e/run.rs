@@ -1,0 +1,190 @@
+//! `fanfare run`: real commands, watched.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::fanfare::{Fanfare, command, signal};
+use crate::watcher::Watcher;
+
+/// `fanfare run` of a shell script for project `p` as job `j`.
+fn run(url: &str, script: &str) -> Command {
+    let mut run = command(&["run", "--project", "p", "--job", "j", "--name", "script", "--url", url]);
+    run.args(["--", "sh", "-c", script]);
+    run
+}
+
+/// A socket in the rooms of the project and of the job.
+fn watch(server: &Fanfare) -> Watcher {
+    let (mut socket, _) = Watcher::connect(server.api(), "/socket.io/", "/");
+    for room in ["project:p", "job:j"] {
+        assert_eq!(socket.ask("subscribe", &json!({ "room": room })).0["ok"], true);
+    }
+    socket
+}
+
+/// All events up to the job's end.
+fn until_end(socket: &mut Watcher) -> Vec<(String, Value)> {
+    let mut events = Vec::new();
+    loop {
+        let (name, wrapped) = socket.event();
+        assert_eq!(wrapped["room"], "project:p", "once, although the socket is in both rooms");
+        let data = wrapped["data"].clone();
+        assert_eq!(data["job_id"], "j");
+        let is_end = matches!(data["status"].as_str(), Some("success" | "error"));
+        events.push((name, data));
+        if is_end {
+            return events;
+        }
+    }
+}
+
+fn named<'a>(events: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
+    events.iter().filter(|(found, _)| found == name).map(|(_, data)| data).collect()
+}
+
+#[test]
+fn a_command_keeps_its_output_and_exit_code_and_is_watched() {
+    let server = Fanfare::start(&["--only", "api"]);
+    let mut socket = watch(&server);
+    let script = "printf '\\033[31mred\\033[0m\\n'; echo 'warning: late' >&2; cat; printf 'no end'; exit 7";
+    let mut child = run(server.api(), script)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"from stdin\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout, b"\x1b[31mred\x1b[0m\nfrom stdin\nno end");
+    assert_eq!(output.stderr, b"warning: late\n");
+
+    let events = until_end(&mut socket);
+    let statuses = named(&events, "agent_status");
+    let names: Vec<_> = statuses.iter().map(|status| status["status"].as_str().unwrap()).collect();
+    assert_eq!(names, ["queued", "running", "error"]);
+    for status in &statuses {
+        assert_eq!((&status["event"], &status["name"]), (&json!("status_change"), &json!("script")));
+    }
+    assert_eq!(
+        (&statuses[2]["result"]["exit_code"], &statuses[2]["error"]),
+        (&json!(7), &json!("exit code 7"))
+    );
+    let lines = |stream: &str| -> Vec<(String, String)> {
+        let of_stream = named(&events, "log").into_iter().filter(|line| line["stream"] == stream);
+        of_stream
+            .map(|line| {
+                (line["level"].as_str().unwrap().to_owned(), line["text"].as_str().unwrap().to_owned())
+            })
+            .collect()
+    };
+    let info = |text: &str| ("INFO".to_owned(), text.to_owned());
+    assert_eq!(lines("stdout"), [info("red"), info("from stdin"), info("no end")]);
+    assert_eq!(lines("stderr"), [("WARNING".to_owned(), "warning: late".to_owned())]);
+}
+
+#[test]
+fn a_progress_bar_becomes_progress_that_never_goes_back() {
+    let server = Fanfare::start(&["--only", "api"]);
+    let mut socket = watch(&server);
+    let script =
+        "for n in 0 10 20 5 30 40 50 60 70 80 90; do printf '\\r%3d%%|###' $n; sleep 0.1; done; echo; exit 0";
+    let output = run(server.api(), script).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let events = until_end(&mut socket);
+    let updates = named(&events, "agent_progress");
+    let figures: Vec<f64> = updates.iter().map(|update| update["progress"].as_f64().unwrap()).collect();
+    assert!(figures.len() >= 3 && figures.len() <= 11, "{figures:?}");
+    assert_eq!((figures[0], figures[figures.len() - 1]), (0.0, 90.0), "{figures:?}");
+    assert!(figures.windows(2).all(|pair| pair[0] < pair[1]), "{figures:?}");
+    assert_eq!(updates[0]["event"], "progress_update");
+    assert_eq!(events.last().unwrap().1["status"], "success");
+}
+
+#[test]
+fn a_real_build_is_published_line_by_line() {
+    let server = Fanfare::start(&["--only", "api"]);
+    let mut socket = watch(&server);
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("hello");
+    std::fs::create_dir_all(folder.join("src")).unwrap();
+    let manifest = "[package]\nname = \"hello\"\nedition = \"2024\"\n[workspace]\n";
+    std::fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+    std::fs::write(folder.join("src/main.rs"), "fn main() { let unused = 1; println!(\"{}\", oops); }")
+        .unwrap();
+    let script = format!("cargo build --offline --manifest-path {}/Cargo.toml", folder.display());
+    let output = run(server.api(), &script).env("CARGO_TARGET_DIR", folder.join("target")).output().unwrap();
+    assert_eq!(output.status.code(), Some(101));
+    let events = until_end(&mut socket);
+    let errors: Vec<_> = named(&events, "log").into_iter().filter(|line| line["level"] == "ERROR").collect();
+    assert!(
+        errors.iter().any(|line| line["text"].as_str().unwrap().starts_with("error[E0425]")),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn commands_that_cannot_run_or_are_killed_end_as_in_a_shell() {
+    let server = Fanfare::start(&["--only", "api"]);
+    let mut socket = watch(&server);
+    let mut missing =
+        command(&["run", "--project", "p", "--job", "j", "--url", server.api(), "--", "no-such-command"]);
+    assert_eq!(missing.output().unwrap().status.code(), Some(127));
+    let end = until_end(&mut socket).pop().unwrap().1;
+    assert!(end["error"].as_str().unwrap().starts_with("no-such-command: "), "{end}");
+    assert_eq!(run(server.api(), "kill -9 $$").output().unwrap().status.code(), Some(137));
+    assert_eq!(until_end(&mut socket).pop().unwrap().1["error"], "killed by signal 9");
+    let bad = command(&["run", "--project", "p", "--url", "ftp://x", "--", "true"]).output().unwrap();
+    assert_eq!(bad.status.code(), Some(2));
+}
+
+#[test]
+fn signals_are_passed_on() {
+    let server = Fanfare::start(&["--only", "api"]);
+    let mut socket = watch(&server);
+    let script = "trap 'echo stopping; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = run(server.api(), script).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while socket.event().1["data"]["text"] != "ready" {}
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    let events = until_end(&mut socket);
+    assert_eq!(named(&events, "log")[0]["text"], "stopping");
+}
+
+#[test]
+fn without_a_server_the_command_runs_and_says_what_was_lost() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let began = Instant::now();
+    let output = run(&format!("http://127.0.0.1:{port}"), "echo out; exit 3").output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"out\n"[..]));
+    let note = String::from_utf8_lossy(&output.stderr);
+    assert!(note.contains("fanfare: 4 events did not reach"), "{note}");
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn lines_wait_for_a_server_that_comes_later() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}");
+    let mut child = run(&url, "echo early; read line; echo late")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let server = Fanfare::spawn(&mut command(&["serve", "--only", "api", "--api-port", &port.to_string()]));
+    // The early line may come before anybody watches; figures tell that it came.
+    let until = Instant::now() + Duration::from_secs(20);
+    while server.get("/stats").json()["events"]["published"] != 3 {
+        assert!(Instant::now() < until, "queued, running and a line never come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut socket = watch(&server);
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"early\nlate\n"[..]));
+    assert!(output.stderr.is_empty(), "nothing was lost: {}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(named(&until_end(&mut socket), "log")[0]["text"], "late");
+}
