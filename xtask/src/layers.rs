@@ -27,13 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// One line for each dependency that is not allowed, and each crate that the table does not know or knows in vain.
 pub(crate) fn check() -> anyhow::Result<Vec<String>> {
-    let output = project::cargo()?
-        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
-        .output()
-        .context("cannot run cargo metadata")?;
-    ensure!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout)?;
-    Ok(compare(&metadata, ALLOWED))
+    Ok(compare(&project::metadata()?, ALLOWED))
 }
 
 fn compare(metadata: &Value, allowed: &[(&str, &[&str])]) -> Vec<String> {

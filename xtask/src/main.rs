@@ -1,4 +1,5 @@
-//! Project chores, run as `cargo xtask CHORE`: benchmarks, the tidy check and the table of allowed dependencies.
+//! Project chores, run as `cargo xtask CHORE`: benchmarks, the tests, the tidy check and the table of
+//! allowed dependencies.
 //!
 //! Nothing here is part of the product. Exits with 0 when all is well, 1 when a check or a target was missed, 2 when a
 //! chore could not be done.
@@ -6,6 +7,7 @@
 mod bench;
 mod layers;
 mod project;
+mod suite;
 mod tidy;
 
 use std::io::Write;
@@ -28,12 +30,15 @@ enum Chore {
     Tidy,
     /// Compare the crates' dependencies with the table of allowed ones.
     Layers,
+    /// Run every test there is, installing what they need.
+    Test(suite::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Bench(args) => bench::run(&args),
         Chore::Tidy => project::root().and_then(|root| tell("tidy", &tidy::check(&root)?)),
+        Chore::Test(args) => project::root().and_then(|root| suite::run(&args, &root)),
         Chore::Layers => layers::check().and_then(|faults| tell("layers", &faults)),
     };
     match outcome {

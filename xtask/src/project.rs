@@ -39,3 +39,20 @@ pub(crate) fn build(name: &str, arguments: &[&str]) -> anyhow::Result<PathBuf> {
         .filter_map(|m| Some(m["executable"].as_str()?.into()));
     built.max().with_context(|| format!("cargo built no executable called {name}"))
 }
+
+/// What cargo says of the workspace: packages, and where it builds.
+///
+/// # Errors
+/// Cargo cannot be run, or does not understand the workspace.
+pub(crate) fn metadata() -> anyhow::Result<serde_json::Value> {
+    let output = cargo()?
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .output()
+        .context("cannot run cargo metadata")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "cargo metadata failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the tests need and the machine does not have: Debian's packages when this is Debian and we are root,
+# else it says what is missing. Node and Python packages are installed by the suites that use them.
+set -u
+missing=()
+want() { # command, package
+  command -v "$1" >/dev/null || missing+=("$2")
+}
+want node nodejs
+want npm npm
+want python3 python3
+want cc build-essential
+want pkg-config pkg-config
+want chromium chromium
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
+if [ ${#missing[@]} -eq 0 ]; then
+  echo "nothing is missing"
+  exit 0
+fi
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+else
+  echo "please install: ${missing[*]}" >&2
+  exit 1
+fi
