@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::project;

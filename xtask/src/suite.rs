@@ -12,7 +12,7 @@ use crate::project;
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Only these steps, separated by commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -106,7 +106,7 @@ const STEPS: &[Step] = &[
 ///
 /// # Errors
 /// A step that does not exist, or cargo's target folder cannot be found out.
-pub fn run(args: &Args, root: &Path) -> anyhow::Result<bool> {
+pub(crate) fn run(args: &Args, root: &Path) -> anyhow::Result<bool> {
     let mut out = std::io::stdout();
     for name in args.only.iter().chain(&args.skip) {
         if !STEPS.iter().any(|step| step.name == name) {
