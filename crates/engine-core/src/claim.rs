@@ -3,8 +3,11 @@
 //! gap or not at all, and by one peer at a time.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use eio_proto::Sid;
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -14,10 +17,15 @@ use crate::message::{FrameKind, Message};
 use crate::moment::Moment;
 use crate::output::Pending;
 use crate::reason::Reason;
-use crate::recovery::{Carried, Claim, Claimed, Entry, Missed, Offset, Scope};
+use crate::recovery::{
+    Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Handover, Log, Missed, Offer, Offset, Scope,
+};
 use crate::session::SessionKey;
 use crate::shard::{Shard, ShardId};
 use crate::socket::{Connecting, Resume, Socket, SocketKey, State};
+
+/// How long a socket may be lost where nothing is said about it: not at all.
+const MINIMAL_GRACE: Duration = Duration::ZERO;
 
 /// What a peer's auth payload says about recovery.
 #[derive(Default)]
@@ -134,6 +142,9 @@ impl Shard {
         namespace: &str,
         offset: Option<&str>,
     ) -> Option<Resume> {
+        if self.is_moving(socket) {
+            return None;
+        }
         let entry = self.sockets.get(socket)?;
         if matches!(entry.state, State::Connecting(_)) || &*self.namespace(entry.namespace).name != namespace
         {
@@ -229,7 +240,11 @@ impl Shard {
         for (_, message) in &missed {
             self.push(session, message.clone());
         }
-        let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
+        let since = match &mut self.log {
+            Some(log) if !missed.is_empty() => log.skip(),
+            Some(log) => log.next_seq() - 1,
+            None => 0,
+        };
         if let Some(entry) = self.sockets.get_mut(socket) {
             let born_elsewhere = entry.carried.as_ref().is_some_and(|carried| carried.born_elsewhere);
             entry.carried = (born_elsewhere || !missed.is_empty())
@@ -308,56 +323,166 @@ impl Shard {
         }
     }
 
-    /// Another shard asks for a lost socket on behalf of a peer that has come to it. If it can be recovered it is
-    /// taken from here, and `to` is remembered for the next time.
+    /// Whether a socket is between two shards.
+    pub(crate) fn is_moving(&self, socket: SocketKey) -> bool {
+        let Some(pid) = self.sockets.get(socket).and_then(|entry| entry.pid) else { return false };
+        self.departures.contains_key(&pid) || self.arrivals.contains_key(&pid)
+    }
+
+    /// Another shard asks for a lost socket on behalf of a peer that has come to it. If it can be recovered it stays
+    /// here, in its rooms, until [`Shard::handle_settled`] says that the claimant has them, too.
+    ///
+    /// The whole move, between the claimant C and the holder H, with an [`Output::Settle`] at each arrow:
+    ///
+    /// 1. C: [`Output::Claim`]. H: this, which answers an offer. C: [`Shard::handle_offered`] takes the socket's place
+    ///    in its rooms. →
+    /// 2. C: [`Shard::handle_settled`]. What came to C before has reached H, or will; what comes after, H has had
+    ///    since the claim, or not at all. →
+    /// 3. H: [`Shard::handle_settled`] gives the socket up: a [`Handover`] with what it missed, and the names of all
+    ///    that H had since the claim. C: [`Shard::handle_claimed`]. →
+    /// 4. C: [`Shard::handle_settled`]. What H had has come to C, too, if it was to. To what the socket missed there
+    ///    C adds what came here after step 2, except for what H had; then it asks the application.
+    ///
+    /// So nothing is lost and nothing comes twice, and events of one sender stay in order: each shard has them in
+    /// order, and H's part ends, for each sender, before C's begins.
+    ///
+    /// [`Output::Claim`]: crate::Output::Claim
+    /// [`Output::Settle`]: crate::Output::Settle
     pub fn handle_claim(
         &mut self,
         now: Moment,
         namespace: &str,
         pid: Sid,
         offset: Option<&str>,
-        to: u8,
+        claimant: Claimant,
     ) -> Claim {
         if let Some(&shard) = self.moved.get(&pid) {
             return Claim::Moved { shard };
         }
         let Some(socket) = self.find_by_pid(pid) else { return Claim::Unknown };
         let Some(resume) = self.prepare_claim(now, socket, namespace, offset) else { return Claim::Unknown };
-        let Some(claimed) = self.take_claimed(socket, pid, resume) else { return Claim::Unknown };
+        let offered = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
+        let departure = Departure { socket, claimant, resume, offered, is_void: false };
+        if claimant.shard == self.id.shard {
+            // It was here all the time, under another key: there is nobody to settle with.
+            return match self.take_claimed(pid, &departure) {
+                Some(claimed) => Claim::Taken(Box::new(claimed)),
+                None => Claim::Unknown,
+            };
+        }
+        let Some(entry) = self.sockets.get(socket) else { return Claim::Unknown };
+        let sid = entry.sid;
+        let rooms = self.rooms_of(socket).iter().map(ToString::to_string).collect();
+        self.departures.insert(pid, departure);
+        Claim::Offered(Offer { sid, pid, rooms })
+    }
+
+    /// Takes a socket out of this shard, with what it missed. `None`, and it stays, if that is too much.
+    fn take_claimed(&mut self, pid: Sid, departure: &Departure) -> Option<Claimed> {
+        let socket = departure.socket;
+        let sid = self.sockets.get(socket)?.sid;
+        let missed = self.missed(socket, departure.resume)?;
+        let missed = missed.into_iter().map(|(offset, message)| {
+            let mut frames = message.frames();
+            let head = frames.next().expect("invariant: a message has a head");
+            Missed {
+                offset: offset.into(),
+                packet: head.payload().to_vec(),
+                is_binary: head.kind() == FrameKind::Binary,
+                attachments: frames.map(|frame| frame.payload().to_vec().into()).collect(),
+            }
+        });
+        let missed = missed.collect();
+        let rooms = self.rooms_of(socket).iter().map(ToString::to_string).collect();
+        let had = self.log.as_ref()?.after(departure.offered).filter_map(|event| event.id).collect();
         if ShardId::of(pid) == self.id {
-            self.moved.insert(pid, to);
+            self.moved.insert(pid, departure.claimant.shard);
         }
         // Its home keeps its note, only the shard named there changes.
         if let Some(entry) = self.sockets.get_mut(socket) {
             entry.carried = None;
         }
         self.forget_socket(socket);
-        Claim::Taken(Box::new(claimed))
+        Some(Claimed { socket, sid, pid, rooms, missed, had })
     }
 
-    fn take_claimed(&self, socket: SocketKey, pid: Sid, resume: Resume) -> Option<Claimed> {
-        let entry = self.sockets.get(socket)?;
-        let missed = self
-            .missed(socket, resume)?
-            .into_iter()
-            .map(|(offset, message)| {
-                let mut frames = message.frames();
-                let head = frames.next().expect("invariant: a message has a head");
-                Missed {
-                    offset: offset.into(),
-                    packet: head.payload().to_vec(),
-                    is_binary: head.kind() == FrameKind::Binary,
-                    attachments: frames.map(|frame| frame.payload().to_vec().into()).collect(),
+    /// The answer to [`Output::Claim`](crate::Output::Claim) is an offer: this shard takes the socket's place in its
+    /// rooms, and asks for everybody to know.
+    pub fn handle_offered(
+        &mut self,
+        now: Moment,
+        socket: SocketKey,
+        namespace: &str,
+        holder: u8,
+        offer: &Offer,
+    ) {
+        let asked = socket;
+        let socket = self.place(now, socket, namespace, offer);
+        self.arrivals.insert(offer.pid, Arrival { asked, socket, holder, since: None, claimed: None });
+        // What is in the mailbox may be old enough for the holder to have had it before the claim.
+        self.push_output(Pending::Settle { pid: offer.pid, to: self.id.shard });
+    }
+
+    /// Gives a socket-to-be the ids and the rooms of one that is elsewhere. Answers its key: if the peer has gone
+    /// meanwhile it is a new one, which is lost.
+    fn place(&mut self, now: Moment, socket: SocketKey, namespace: &str, offer: &Offer) -> SocketKey {
+        let live = self.sockets.get(socket).is_some_and(|entry| matches!(entry.state, State::Connecting(_)));
+        let socket = if live { socket } else { self.insert_unattached(namespace) };
+        let grace =
+            self.config.recovery.as_ref().map_or(MINIMAL_GRACE, |recovery| recovery.disconnection_max);
+        let lost_until = now + grace;
+        let name = self.intern(namespace);
+        let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
+        if let Some(entry) = self.sockets.get_mut(socket) {
+            entry.sid = offer.sid;
+            entry.pid = Some(offer.pid);
+            if let State::Connecting(connecting) = &mut entry.state {
+                connecting.resume = Some(Resume { carried_seen: 0, after: since, lost_until });
+            }
+        }
+        self.adopt_names(socket, namespace);
+        self.enter_namespace(socket, name);
+        for room in &offer.rooms {
+            self.add_membership(socket, room, since);
+        }
+        if !live {
+            self.lose_socket(socket, lost_until);
+        }
+        socket
+    }
+
+    /// What an [`Output::Settle`](crate::Output::Settle) asked for has come about. For the holder of the socket it
+    /// answers what to mail to the claimant's [`Shard::handle_claimed`]; a claimant gets its outputs.
+    pub fn handle_settled(&mut self, now: Moment, pid: Sid) -> Option<Handover> {
+        if let Some(departure) = self.departures.remove(&pid) {
+            let entry = self.sockets.get(departure.socket);
+            let namespace =
+                entry.map_or_else(String::new, |entry| self.namespace_name(entry.namespace).to_string());
+            let claimed = if departure.is_void { None } else { self.take_claimed(pid, &departure) };
+            let claimed = claimed.map(Box::new);
+            return Some(Handover { claimant: departure.claimant, namespace, claimed });
+        }
+        let arrival = self.arrivals.get_mut(&pid)?;
+        if arrival.since.is_none() {
+            let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
+            arrival.since = Some(since);
+            let (socket, holder) = (arrival.socket, arrival.holder);
+            if let Some(entry) = self.sockets.get_mut(socket) {
+                entry.since = since;
+                for place in &mut entry.memberships {
+                    place.since = since as u32;
                 }
-            })
-            .collect();
-        let rooms = self.rooms_of(socket).iter().map(ToString::to_string).collect();
-        Some(Claimed { socket, sid: entry.sid, pid, rooms, missed })
+            }
+            // Whatever came here before this is for the holder, and has to reach it first.
+            self.push_output(Pending::Settle { pid, to: holder });
+        } else if arrival.claimed.is_some() {
+            self.finish_arrival(now, pid);
+        }
+        None
     }
 
-    /// The answer to [`Output::Claim`](crate::Output::Claim): the socket, or `None` to connect as new. The
-    /// application is asked either way. Answers under which key the socket now is, for what the driver keeps beside
-    /// it.
+    /// What a claim has come to: the socket, or `None` to connect as new. The application is asked either way, at
+    /// once or when this has settled. Answers under which key the socket now is, for what the driver keeps beside it.
     pub fn handle_claimed(
         &mut self,
         now: Moment,
@@ -365,51 +490,108 @@ impl Shard {
         namespace: &str,
         claimed: Option<Claimed>,
     ) -> SocketKey {
-        let live = self.sockets.get(socket).is_some_and(|entry| matches!(entry.state, State::Connecting(_)));
         let Some(claimed) = claimed else {
             self.counters.recoveries_refused += 1;
-            if live {
-                self.ask_about(socket, false);
+            let pid = self.arrivals.iter().find(|(_, arrival)| arrival.asked == socket).map(|(&pid, _)| pid);
+            if let Some(arrival) = pid.and_then(|pid| self.arrivals.remove(&pid)) {
+                self.displace(arrival.socket);
             }
+            self.ask_about(socket, false);
             return socket;
         };
-        let Some(recovery) = self.config.recovery.clone() else { return socket };
-        let lost_until = now + recovery.disconnection_max;
-        // The peer may have gone while its socket was fetched: then it waits here.
-        let socket = if live { socket } else { self.insert_unattached(namespace) };
-        let name = self.intern(namespace);
-        let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
-        if let Some(entry) = self.sockets.get_mut(socket) {
-            entry.sid = claimed.sid;
-            entry.pid = Some(claimed.pid);
-            entry.since = since;
-            let events =
-                claimed.missed.iter().map(|missed| (missed.offset.as_str().into(), message_of(missed)));
-            entry.carried = Some(Box::new(Carried {
-                events: events.collect(),
-                is_pinged: false,
-                born_elsewhere: ShardId::of(claimed.pid) != self.id,
-            }));
-            if let State::Connecting(connecting) = &mut entry.state {
-                connecting.resume = Some(Resume { carried_seen: 0, after: since, lost_until });
+        if let Some(arrival) = self.arrivals.get_mut(&claimed.pid) {
+            let (pid, socket) = (claimed.pid, arrival.socket);
+            arrival.claimed = Some(Box::new(claimed));
+            // What the holder had may be on its way here, too.
+            self.push_output(Pending::Settle { pid, to: self.id.shard });
+            return socket;
+        }
+        // It never left this shard.
+        let Claimed { sid, pid, ref rooms, .. } = claimed;
+        let asked = socket;
+        let socket = self.place(now, socket, namespace, &Offer { sid, pid, rooms: rooms.clone() });
+        let since = self.sockets.get(socket).map_or(0, |entry| entry.since);
+        self.arrivals.insert(
+            pid,
+            Arrival {
+                asked,
+                socket,
+                holder: self.id.shard,
+                since: Some(since),
+                claimed: Some(Box::new(claimed)),
+            },
+        );
+        self.finish_arrival(now, pid);
+        socket
+    }
+
+    /// All that a socket has missed is here: whatever the holder had, then what came here after that.
+    fn finish_arrival(&mut self, now: Moment, pid: Sid) {
+        let Some(Arrival { socket, since: Some(since), claimed: Some(claimed), .. }) =
+            self.arrivals.remove(&pid)
+        else {
+            return;
+        };
+        let Some(entry) = self.sockets.get(socket) else { return };
+        let (sid, had) = (entry.sid.to_string(), HashSet::<_, RandomState>::from_iter(claimed.had));
+        let mut events: Vec<(Box<str>, Rc<Message>)> =
+            claimed.missed.iter().map(|missed| (missed.offset.as_str().into(), message_of(missed))).collect();
+        let Some(log) = &self.log else { return };
+        // Should the log have run over meanwhile, the socket begins anew when it is accepted: it reaches back to
+        // before the gap.
+        let is_complete = log.reaches(since);
+        let mut offset = String::new();
+        for event in log.after(since) {
+            if self.is_for(socket, entry, &sid, event) && event.id.is_none_or(|id| !had.contains(&id)) {
+                log.write_offset(event.seq, &mut offset);
+                events.push((offset.as_str().into(), event.message.clone()));
             }
         }
-        self.adopt_names(socket, namespace);
-        self.enter_namespace(socket, name);
-        for room in &claimed.rooms {
-            self.add_membership(socket, room, since);
+        // The peer may come with an offset of this log from an earlier stay: it must not look like a later one.
+        let newest = self.log.as_mut().map_or(0, Log::skip);
+        let is_home = ShardId::of(pid) == self.id;
+        if let Some(entry) = self.sockets.get_mut(socket) {
+            entry.carried = Some(Box::new(Carried { events, is_pinged: false, born_elsewhere: !is_home }));
+            entry.since = newest;
+            if let State::Connecting(connecting) = &mut entry.state
+                && let Some(resume) = &mut connecting.resume
+            {
+                resume.after = if is_complete { newest } else { since };
+            }
         }
-        if ShardId::of(claimed.pid) == self.id {
-            self.moved.remove(&claimed.pid);
+        if is_home {
+            self.moved.remove(&pid);
         } else {
-            self.push_output(Pending::Adopted { pid: claimed.pid });
+            self.push_output(Pending::Adopted { pid });
         }
-        if live {
+        let is_live =
+            self.sockets.get(socket).is_some_and(|entry| matches!(entry.state, State::Connecting(_)));
+        if is_live {
             self.ask_about(socket, true);
-        } else {
-            self.lose_socket(socket, lost_until);
+        } else if !is_complete {
+            self.lose_socket(socket, now);
         }
-        socket
+    }
+
+    /// A socket-to-be that took its place too early leaves it again, and is nobody.
+    fn displace(&mut self, socket: SocketKey) {
+        let Some(entry) = self.sockets.get(socket) else { return };
+        if !matches!(entry.state, State::Connecting(_)) {
+            if let State::Lost { until } = entry.state {
+                self.lost.remove(&(until, socket));
+            }
+            return self.remove_socket(socket);
+        }
+        self.leave_all(socket);
+        self.release_names(socket);
+        self.leave_namespace(socket);
+        let sid = self.make_sid(socket.slot());
+        if let Some(entry) = self.sockets.get_mut(socket) {
+            (entry.sid, entry.pid) = (sid, None);
+            if let State::Connecting(connecting) = &mut entry.state {
+                connecting.resume = None;
+            }
+        }
     }
 
     fn ask_about(&mut self, socket: SocketKey, recovering: bool) {

@@ -357,6 +357,9 @@ impl Shard {
             return false;
         };
         let membership = entry.memberships.swap_remove(index);
+        if let Some(departure) = entry.pid.and_then(|pid| self.departures.get_mut(&pid)) {
+            departure.is_void = true;
+        }
         self.remember_stay(socket, membership);
         self.vacate(membership);
         true
@@ -537,17 +540,24 @@ impl Shard {
     pub(crate) fn remove_socket(&mut self, socket: SocketKey) {
         self.leave_all(socket);
         self.release_names(socket);
-        let Some(entry) = self.sockets.remove(socket) else { return };
-        let everyone = self.namespace(entry.namespace).everyone;
-        let left = self.rooms.leave(everyone, entry.everyone_position);
+        self.leave_namespace(socket);
+        self.sockets.remove(socket);
+    }
+
+    /// Takes a socket out of its namespace's list; the namespace closes behind the last.
+    pub(crate) fn leave_namespace(&mut self, socket: SocketKey) {
+        let Some(entry) = self.sockets.get(socket) else { return };
+        let (namespace, position) = (entry.namespace, entry.everyone_position);
+        let everyone = self.namespace(namespace).everyone;
+        let left = self.rooms.leave(everyone, position);
         if let Some(moved) = left.moved
             && let Some(other) = self.sockets.at_mut(moved.socket)
         {
-            other.everyone_position = entry.everyone_position;
+            other.everyone_position = position;
         }
         if self.rooms.room(everyone).members.is_empty() {
             self.rooms.remove_nameless(everyone);
-            if let Some(gone) = self.namespaces[usize::from(entry.namespace)].take() {
+            if let Some(gone) = self.namespaces[usize::from(namespace)].take() {
                 self.namespace_names.remove(&gone.name);
                 self.push_output(Pending::RoomClosed { namespace: gone.name, room: Rc::from("") });
             }

@@ -2,6 +2,7 @@
 //! Does not know transports. Invariant: one emit is encoded at most twice, with and without a recovery offset,
 //! however many get it.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,6 +29,11 @@ pub struct Target {
     /// Nobody who is in one of these.
     pub except: Vec<Box<str>>,
 }
+
+/// The sender's name for one broadcast that goes to several shards, different from that of any other: by it a socket
+/// that moves between shards is known to have had an event already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BroadcastId(pub NonZeroU64);
 
 /// How an emit is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,7 +128,7 @@ impl Shard {
         let mut encoding = self.encoding(namespace, body, flags, ack_id);
         if is_away {
             let message = self.encode_with_offset(&mut encoding);
-            self.store(now, Scope::Socket(socket), message);
+            self.store(now, None, Scope::Socket(socket), message);
             return Ok(());
         }
         if flags.volatile && !self.is_writable(session) {
@@ -137,7 +143,7 @@ impl Shard {
         };
         self.push(session, message.clone());
         if is_stored {
-            self.store(now, Scope::Socket(socket), message);
+            self.store(now, None, Scope::Socket(socket), message);
         }
         Ok(())
     }
@@ -180,9 +186,36 @@ impl Shard {
 
     /// Sends an event to everyone that `target` names here, each once. Answers how many that is. With `ack`, the
     /// outputs tell of each answer; if nobody is there, nobody will answer and no output comes.
+    ///
+    /// For events that other shards do not get. Those that they do get go through [`Shard::broadcast_shared`].
     pub fn broadcast(
         &mut self,
         now: Moment,
+        target: &Target,
+        body: &Body,
+        flags: Flags,
+        ack: Option<AckRequest>,
+    ) -> usize {
+        self.broadcast_as(now, None, target, body, flags, ack)
+    }
+
+    /// [`Shard::broadcast`] for an event that goes to several shards, to each under the same `id`.
+    pub fn broadcast_shared(
+        &mut self,
+        now: Moment,
+        id: BroadcastId,
+        target: &Target,
+        body: &Body,
+        flags: Flags,
+        ack: Option<AckRequest>,
+    ) -> usize {
+        self.broadcast_as(now, Some(id), target, body, flags, ack)
+    }
+
+    fn broadcast_as(
+        &mut self,
+        now: Moment,
+        id: Option<BroadcastId>,
         target: &Target,
         body: &Body,
         flags: Flags,
@@ -227,7 +260,7 @@ impl Shard {
                 rooms: target.rooms.iter().cloned().collect(),
                 except: target.except.iter().cloned().collect(),
             };
-            self.store(now, scope, message);
+            self.store(now, id, scope, message);
         }
         self.return_selection(members);
         sent
@@ -454,9 +487,9 @@ impl Shard {
         message
     }
 
-    fn store(&mut self, now: Moment, scope: Scope, message: Rc<Message>) {
+    fn store(&mut self, now: Moment, id: Option<BroadcastId>, scope: Scope, message: Rc<Message>) {
         if let Some(log) = &mut self.log {
-            log.append(now, scope, message);
+            log.append(now, id, scope, message);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Deadlines: heartbeats, time-outs of connecting, upgrading and closing, acks, and lost sockets.
 //! Invariant: whatever is overdue is done at the next call, in the order of sessions' ticks.
 
+use std::time::Duration;
+
 use eio_proto::{Packet, Revision};
 
 use crate::close::Goodbye;
@@ -10,6 +12,10 @@ use crate::reason::Reason;
 use crate::session::{Heartbeat, SessionKey, Transport};
 use crate::shard::Shard;
 use crate::socket::State;
+
+/// How long the end of a lost socket that is moving between shards is put off, over and over. A move takes
+/// milliseconds.
+const MOVING_GRACE: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// When [`Shard::handle_deadline`] next has something to do. Coarse: within a 256th of the ping interval.
@@ -57,7 +63,10 @@ impl Shard {
                 .sockets
                 .get(socket)
                 .is_some_and(|socket| matches!(socket.state, State::Lost { until } if until == at));
-            if is_due {
+            if is_due && self.is_moving(socket) {
+                // Its peer is there, and will have it in a moment.
+                self.lose_socket(socket, now + MOVING_GRACE);
+            } else if is_due {
                 self.forget_socket(socket);
             }
         }

@@ -67,8 +67,8 @@ pub enum Output<'a> {
         recovering: bool,
     },
     /// A peer claims a socket that another shard lost. Ask that shard by
-    /// [`Shard::handle_claim`](crate::Shard::handle_claim), then tell this one by
-    /// [`Shard::handle_claimed`](crate::Shard::handle_claimed).
+    /// [`Shard::handle_claim`](crate::Shard::handle_claim); its answer says how to go on. The index comes from what
+    /// the peer wrote: there may be no such shard, which is [`Claim::Unknown`](crate::Claim::Unknown).
     Claim {
         /// The socket-to-be.
         socket: SocketKey,
@@ -80,6 +80,15 @@ pub enum Output<'a> {
         pid: Sid,
         /// The last event the peer has seen, if any.
         offset: Option<&'a str>,
+    },
+    /// A socket is moving. Wait until every broadcast that was being sent at the moment of this output has reached the
+    /// mailboxes it is meant for; then mail [`Shard::handle_settled`](crate::Shard::handle_settled) to shard `to`,
+    /// behind all of them. Senders that begin after this output must know of the rooms that were opened here before.
+    Settle {
+        /// The socket's secret.
+        pid: Sid,
+        /// The shard to tell; it may be this one.
+        to: u8,
     },
     /// A socket born on another shard lives here now: tell that one by
     /// [`Shard::handle_adopted`](crate::Shard::handle_adopted).
@@ -206,6 +215,10 @@ pub(crate) enum Pending {
         namespace: Span,
         pid: Sid,
         offset: Option<Span>,
+    },
+    Settle {
+        pid: Sid,
+        to: u8,
     },
     Adopted {
         pid: Sid,
@@ -341,6 +354,7 @@ impl Outputs {
                 pid,
                 offset: offset.map(|span| self.text(span)),
             },
+            Pending::Settle { pid, to } => Output::Settle { pid, to },
             Pending::Adopted { pid } => Output::Adopted { pid },
             Pending::ReleaseClaim { pid } => Output::ReleaseClaim { pid },
             Pending::Message { session, data, is_binary } => {

@@ -14,10 +14,36 @@ use std::time::Duration;
 use bytes::Bytes;
 use eio_proto::Sid;
 
+use crate::emit::BroadcastId;
 use crate::message::Message;
 use crate::moment::Moment;
 use crate::room::NamespaceIndex;
-use crate::socket::SocketKey;
+use crate::socket::{Resume, SocketKey};
+
+/// A lost socket that is held for another shard.
+pub(crate) struct Departure {
+    pub(crate) socket: SocketKey,
+    pub(crate) claimant: Claimant,
+    pub(crate) resume: Resume,
+    /// Position of the log when it was offered.
+    pub(crate) offered: u64,
+    /// It has left a room since: what the claimant knows of it is wrong, so it is not handed over.
+    pub(crate) is_void: bool,
+}
+
+/// A socket-to-be that has its place in its rooms, and waits for what it missed elsewhere.
+pub(crate) struct Arrival {
+    /// The key under which it was asked for.
+    pub(crate) asked: SocketKey,
+    /// The key that it has: another one, if the peer had gone by the time of the offer.
+    pub(crate) socket: SocketKey,
+    /// The shard that has it.
+    pub(crate) holder: u8,
+    /// Position of the log after which events are for it; before, the holder had them. `None`: not settled yet.
+    pub(crate) since: Option<u64>,
+    /// What the holder gave, until that has settled, too.
+    pub(crate) claimed: Option<Box<Claimed>>,
+}
 
 /// Whom a logged event was for.
 pub(crate) enum Scope {
@@ -33,6 +59,7 @@ pub(crate) enum Scope {
 pub(crate) struct Entry {
     pub(crate) seq: u64,
     at: Moment,
+    pub(crate) id: Option<BroadcastId>,
     pub(crate) scope: Scope,
     /// The message with its offset, as it was sent.
     pub(crate) message: Rc<Message>,
@@ -56,6 +83,8 @@ pub(crate) struct Log {
     /// Events are kept this long: a claim within time finds everything its socket may have missed. Should a loss be
     /// noticed later than heartbeats promise (the machine slept), the socket is not recovered.
     age_max: Duration,
+    /// Events before this one were dropped, for want of room or for their age.
+    dropped_before: u64,
     /// Tells this log's offsets from those of other shards and earlier processes.
     tag: u32,
 }
@@ -74,7 +103,7 @@ pub(crate) enum Offset {
 impl Log {
     pub(crate) fn new(bytes_max: usize, age_max: Duration, tag: u32) -> Self {
         // Numbers begin at 1, so that "after 0" means everything.
-        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, tag }
+        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, dropped_before: 1, tag }
     }
 
     /// The number that the next event will get.
@@ -82,9 +111,15 @@ impl Log {
         self.next_seq
     }
 
-    /// The number of the oldest event that is kept, or of the next one.
+    /// Events before this number are not kept any more.
     pub(crate) fn first_seq(&self) -> u64 {
-        self.entries.front().map_or(self.next_seq, |entry| entry.seq)
+        self.dropped_before
+    }
+
+    /// Leaves out a number: a position that no offset given so far names or lies beyond.
+    pub(crate) fn skip(&mut self) -> u64 {
+        self.next_seq += 1;
+        self.next_seq - 1
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -111,8 +146,14 @@ impl Log {
     }
 
     /// Adds the event that was given number [`Log::next_seq`].
-    pub(crate) fn append(&mut self, now: Moment, scope: Scope, message: Rc<Message>) {
-        let entry = Entry { seq: self.next_seq, at: now, scope, message };
+    pub(crate) fn append(
+        &mut self,
+        now: Moment,
+        id: Option<BroadcastId>,
+        scope: Scope,
+        message: Rc<Message>,
+    ) {
+        let entry = Entry { seq: self.next_seq, at: now, id, scope, message };
         self.next_seq += 1;
         self.bytes += entry.weight();
         self.entries.push_back(entry);
@@ -120,6 +161,7 @@ impl Log {
             && let Some(oldest) = self.entries.pop_front()
         {
             self.bytes -= oldest.weight();
+            self.dropped_before = oldest.seq + 1;
         }
         self.prune(now);
     }
@@ -130,6 +172,7 @@ impl Log {
             && now.since(oldest.at) > self.age_max
         {
             self.bytes -= oldest.weight();
+            self.dropped_before = oldest.seq + 1;
             self.entries.pop_front();
         }
     }
@@ -164,6 +207,26 @@ pub(crate) struct Carried {
     pub(crate) born_elsewhere: bool,
 }
 
+/// Who claims a socket on behalf of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimant {
+    /// The shard that the peer has come to.
+    pub shard: u8,
+    /// The socket-to-be there.
+    pub socket: SocketKey,
+}
+
+/// A lost socket that can be had: the claiming shard takes its place in its rooms before the holding one gives it up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its public id, which it keeps.
+    pub sid: Sid,
+    /// Its secret, which it keeps.
+    pub pid: Sid,
+    /// The rooms it is in, its own apart.
+    pub rooms: Vec<String>,
+}
+
 /// A lost socket, taken from the shard that lost it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimed {
@@ -177,6 +240,20 @@ pub struct Claimed {
     pub rooms: Vec<String>,
     /// What it missed, oldest first.
     pub missed: Vec<Missed>,
+    /// Broadcasts that the shard had while it held the socket for the claimant: whichever of them were for the socket
+    /// are among `missed`.
+    pub had: Vec<BroadcastId>,
+}
+
+/// A socket leaves its shard, or was not to be had after all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handover {
+    /// Who gets it.
+    pub claimant: Claimant,
+    /// The namespace it is for.
+    pub namespace: String,
+    /// The socket; `None` to connect as new.
+    pub claimed: Option<Box<Claimed>>,
 }
 
 /// One missed event on its way between shards.
@@ -202,7 +279,9 @@ pub enum Claim {
         /// Index of the shard to ask.
         shard: u8,
     },
-    /// Here it is.
+    /// It is held for the claimant, who says [`Shard::handle_offered`](crate::Shard::handle_offered).
+    Offered(Offer),
+    /// Here it is: it was lost by the shard that claims it.
     Taken(Box<Claimed>),
 }
 
@@ -216,7 +295,7 @@ mod tests {
 
     fn append(log: &mut Log, millis: u64) {
         let scope = Scope::Rooms { namespace: 0, rooms: Box::new([]), except: Box::new([]) };
-        log.append(Moment::from_millis(millis), scope, Message::text(b"42[\"x\"]"));
+        log.append(Moment::from_millis(millis), None, scope, Message::text(b"42[\"x\"]"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::moment::Moment;
 use crate::outbox::Rings;
 use crate::output::{Output, Outputs, Pending};
 use crate::reason::Reason;
-use crate::recovery::Log;
+use crate::recovery::{Arrival, Departure, Log};
 use crate::room::{Member, NamespaceIndex, RoomIndex, Rooms};
 use crate::session::{RequestId, Session, SessionKey, SessionTag, Transport};
 use crate::slab::Slab;
@@ -81,6 +81,10 @@ pub struct Shard {
     pub(crate) adopted: HashMap<Sid, u32, RandomState>,
     /// Sockets born here and recovered elsewhere: their pid, and the shard that has them now.
     pub(crate) moved: HashMap<Sid, u8, RandomState>,
+    /// Lost sockets that are held for other shards, by pid.
+    pub(crate) departures: HashMap<Sid, Departure, RandomState>,
+    /// Sockets-to-be that are held elsewhere, by pid.
+    pub(crate) arrivals: HashMap<Sid, Arrival, RandomState>,
     /// Lost sockets in the order in which their time runs out; entries of recovered ones are stale.
     pub(crate) lost: BTreeSet<(Moment, SocketKey)>,
     pub(crate) acks: Acks,
@@ -139,6 +143,8 @@ impl Shard {
             namespace_names: HashMap::default(),
             adopted: HashMap::default(),
             moved: HashMap::default(),
+            departures: HashMap::default(),
+            arrivals: HashMap::default(),
             lost: BTreeSet::new(),
             acks: Acks::default(),
             log,
@@ -209,7 +215,7 @@ impl Shard {
             log_bytes: self.log.as_ref().map_or(0, Log::bytes),
             acks_awaited: self.acks.len(),
             links: self.links.len(),
-            notes: self.moved.len() + self.adopted.len(),
+            notes: self.moved.len() + self.adopted.len() + self.departures.len() + self.arrivals.len(),
         }
     }
 

@@ -276,3 +276,111 @@ fn the_application_may_refuse_it_and_take_it_later() {
         "#
     ));
 }
+
+#[test]
+fn what_is_sent_while_a_socket_moves_is_not_lost() {
+    // `m 2` is mailed to shard 0 alone, for shard 2 does not know yet that the socket is expected on shard 1.
+    check(&format!(
+        r#"
+        a > CUT
+        ! hold
+        {}
+        ! step 0
+        ! cast 2:/ to=r m [2]
+        ! cast 2:/ m [3]
+        ! cast 0:/ to=r m [4]
+        ! release
+        a < 42["m",4,"*"]
+        a < 42["m",2,"*"]
+        a < 42["m",3,"*"]
+        {CONNECTED}
+        ! cast 2:/ to=r m [5]
+        a < 42["m",5,"*"]
+        "#,
+        back(1)
+    ));
+}
+
+#[test]
+fn what_reaches_both_shards_while_a_socket_moves_comes_once() {
+    check(&format!(
+        r#"
+        b: shard=1
+        b > WS
+        b < 0*
+        b > 40
+        b < 40*
+        ! join b r
+        a > CUT
+        ! hold
+        ! cast 2:/ to=r m [2]
+        {}
+        ! step 0
+        ! step 0
+        ! cast 2:/ to=r m [3]
+        ! cast 1:/ to=r m [4]
+        ! release
+        b < 42["m",4]
+        b < 42["m",2]
+        b < 42["m",3]
+        a < 42["m",2,"*"]
+        a < 42["m",3,"*"]
+        a < 42["m",4,"*"]
+        {CONNECTED}
+        "#,
+        back(1)
+    ));
+}
+
+#[test]
+fn an_offset_from_an_earlier_stay_does_not_hide_what_was_missed_elsewhere() {
+    check(&format!(
+        r#"
+        a > CUT
+        {}
+        {CONNECTED}
+        a > CUT
+        ! cast 1:/ to=r m [2]
+        a > NEW
+        a: shard=0
+        a > WS
+        a < 0*
+        a > STALL 0
+        a > 40{{"pid":"$pid","offset":"$offset"}}
+        ? recovered a
+        a > CUT
+        {}
+        a < 42["m",2,"*"]
+        {CONNECTED}
+        "#,
+        back(1),
+        back(0)
+    ));
+}
+
+#[test]
+fn a_room_left_while_its_socket_moves_stops_the_move() {
+    check(&format!(
+        r#"
+        a > CUT
+        ! hold
+        b: js shard=1
+        b > WS
+        b < 0*
+        b > 40{{"pid":"$a.pid","offset":"$a.offset"}}
+        ! step 0
+        ! leave a r
+        ! release
+        ? accepted b
+        b < 40{{"sid":"*","pid":"*"}}
+        ! cast / m []
+        b < 42["m","*"]
+        = lost 1
+        {}
+        ? recovered a
+        a < 42["m","*"]
+        a < 40{{"sid":"$sid","pid":"$pid"}}
+        "#,
+        back(2)
+    ));
+}

@@ -3,12 +3,13 @@
 //! and nothing arrives unless [`Cluster::step`] says so.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use eio_proto::{HandshakeFault, Revision, Sid};
 use engine_core::{
-    AckToken, Claim, Claimed, Config, Flags, LinkKey, Moment, Opening, Output, Reason, Reply, RequestId,
-    SessionKey, Shard, ShardId, SocketKey, Target,
+    AckToken, BroadcastId, Claim, Claimant, Claimed, Config, Flags, Handover, LinkKey, Moment, Offer,
+    Opening, Output, Reason, Reply, RequestId, SessionKey, Shard, ShardId, SocketKey, Target,
 };
 use sio_proto::Body;
 
@@ -140,6 +141,8 @@ pub enum Heard {
 pub enum Mail {
     /// An event for whoever is here.
     Broadcast {
+        /// Its name.
+        id: BroadcastId,
         /// For whom.
         target: Target,
         /// What.
@@ -171,7 +174,37 @@ pub enum Mail {
         /// The last event the peer has seen.
         offset: Option<String>,
     },
-    /// The answer to a claim.
+    /// The socket is held for the claimant.
+    Offered {
+        /// Who holds it.
+        from: usize,
+        /// The socket-to-be.
+        socket: SocketKey,
+        /// The namespace.
+        namespace: String,
+        /// Its ids and rooms.
+        offer: Offer,
+    },
+    /// `from` wants to know when everything that this shard has sent so far is on its way.
+    Barrier {
+        /// Who asks.
+        from: usize,
+        /// Its number for the question.
+        number: u64,
+    },
+    /// The answer to that.
+    Passed {
+        /// Who answers.
+        from: usize,
+        /// The number of the question.
+        number: u64,
+    },
+    /// What an [`Output::Settle`] asked for has come about.
+    Settled {
+        /// The socket's secret.
+        pid: Sid,
+    },
+    /// The outcome of a claim.
     Claimed {
         /// Who had it.
         from: usize,
@@ -211,6 +244,14 @@ struct Node {
     /// Namespace and room to the shards that have members, one bit each, as far as this shard has been told.
     interest: BTreeMap<(String, String), u64>,
     pipes: BTreeMap<LinkKey, Pipe>,
+    /// Questions that not all shards have answered: their number, who has not, and whom to tell what in the end.
+    barriers: BTreeMap<u64, Barrier>,
+}
+
+struct Barrier {
+    missing: u64,
+    pid: Sid,
+    to: usize,
 }
 
 /// Several shards of one node, driven by hand.
@@ -239,6 +280,7 @@ impl Cluster {
                     mailbox: VecDeque::new(),
                     interest: BTreeMap::new(),
                     pipes: BTreeMap::new(),
+                    barriers: BTreeMap::new(),
                 }
             })
             .collect();
@@ -446,9 +488,11 @@ impl Cluster {
     /// Sends an event to everyone that `target` names on any shard: here at once, elsewhere by mail.
     pub fn broadcast(&mut self, index: usize, target: &Target, body: &Body, flags: Flags) -> usize {
         let bits = self.interested(index, target);
-        let sent = self.with(index, |shard, now| shard.broadcast(now, target, body, flags, None));
+        self.requests += 1;
+        let id = BroadcastId(NonZeroU64::new(self.requests).expect("one was added"));
+        let sent = self.with(index, |shard, now| shard.broadcast_shared(now, id, target, body, flags, None));
         for other in (0..self.nodes.len()).filter(|&other| other != index && bits & (1 << other) != 0) {
-            let mail = Mail::Broadcast { target: target.clone(), body: body.clone(), flags };
+            let mail = Mail::Broadcast { id, target: target.clone(), body: body.clone(), flags };
             self.send(other, mail);
         }
         sent
@@ -502,31 +546,39 @@ impl Cluster {
         let Some((_, mail)) = self.nodes[index].mailbox.pop_front() else { return false };
         let now = self.now;
         match mail {
-            Mail::Broadcast { target, body, flags } => {
-                self.nodes[index].shard.broadcast(now, &target, &body, flags, None);
+            Mail::Broadcast { id, target, body, flags } => {
+                self.nodes[index].shard.broadcast_shared(now, id, &target, &body, flags, None);
             }
             Mail::Interest { from, namespace, room, open } => {
                 let bits = self.nodes[index].interest.entry((namespace, room)).or_default();
                 *bits = if open { *bits | 1 << from } else { *bits & !(1 << from) };
             }
             Mail::Claim { from, socket, namespace, pid, offset } => {
+                let claimant = Claimant { shard: from as u8, socket };
                 let claim =
-                    self.nodes[index].shard.handle_claim(now, &namespace, pid, offset.as_deref(), from as u8);
+                    self.nodes[index].shard.handle_claim(now, &namespace, pid, offset.as_deref(), claimant);
                 match claim {
                     Claim::Moved { shard } => {
                         let mail = Mail::Claim { from, socket, namespace, pid, offset };
                         self.send(usize::from(shard), mail);
                     }
-                    Claim::Unknown => {
-                        self.send(from, Mail::Claimed { from: index, socket, namespace, claimed: None });
+                    Claim::Unknown => self.give(index, Handover { claimant, namespace, claimed: None }),
+                    Claim::Offered(offer) => {
+                        self.send(from, Mail::Offered { from: index, socket, namespace, offer });
                     }
                     Claim::Taken(claimed) => {
-                        let taken = Heard::Taken { socket: claimed.socket };
-                        self.heard.push_back((index, taken));
-                        let mail = Mail::Claimed { from: index, socket, namespace, claimed: Some(claimed) };
-                        self.drain(index);
-                        self.send(from, mail);
+                        self.give(index, Handover { claimant, namespace, claimed: Some(claimed) });
                     }
+                }
+            }
+            Mail::Offered { from, socket, namespace, offer } => {
+                self.nodes[index].shard.handle_offered(now, socket, &namespace, from as u8, &offer);
+            }
+            Mail::Barrier { from, number } => self.send(from, Mail::Passed { from: index, number }),
+            Mail::Passed { from, number } => self.pass(index, from, number),
+            Mail::Settled { pid } => {
+                if let Some(handover) = self.nodes[index].shard.handle_settled(now, pid) {
+                    self.give(index, handover);
                 }
             }
             Mail::Claimed { from, socket, namespace, claimed } => {
@@ -542,6 +594,40 @@ impl Cluster {
         }
         self.drain(index);
         true
+    }
+
+    /// Mails a socket, or that there is none, to who asked for it.
+    fn give(&mut self, from: usize, handover: Handover) {
+        let Handover { claimant, namespace, claimed } = handover;
+        if let Some(claimed) = &claimed {
+            self.heard.push_back((from, Heard::Taken { socket: claimed.socket }));
+        }
+        self.drain(from);
+        let mail = Mail::Claimed { from, socket: claimant.socket, namespace, claimed };
+        self.send(usize::from(claimant.shard), mail);
+    }
+
+    /// A shard has sent all that it had begun to; after the last, those who wait are told.
+    fn pass(&mut self, index: usize, from: usize, number: u64) {
+        let Some(barrier) = self.nodes[index].barriers.get_mut(&number) else { return };
+        barrier.missing &= !(1 << from);
+        if barrier.missing > 0 {
+            return;
+        }
+        if let Some(Barrier { pid, to, .. }) = self.nodes[index].barriers.remove(&number) {
+            self.send(to, Mail::Settled { pid });
+        }
+    }
+
+    fn raise_barrier(&mut self, index: usize, pid: Sid, to: usize) {
+        self.requests += 1;
+        let number = self.requests;
+        let everyone = u64::MAX >> (64 - self.nodes.len());
+        self.nodes[index].barriers.insert(number, Barrier { missing: everyone, pid, to });
+        for other in (0..self.nodes.len()).filter(|&other| other != index) {
+            self.send(other, Mail::Barrier { from: index, number });
+        }
+        self.pass(index, index, number);
     }
 
     fn send(&mut self, to: usize, mail: Mail) {
@@ -642,6 +728,11 @@ impl Cluster {
                     mails.push((usize::from(shard), mail));
                     continue;
                 }
+                Output::Settle { pid, to } => {
+                    // Behind the rooms that were opened before: these go out first, below.
+                    mails.push((usize::from(to), Mail::Settled { pid }));
+                    continue;
+                }
                 Output::Adopted { pid } => {
                     mails.push((usize::from(ShardId::of(pid).shard), Mail::Adopted { pid, to: index }));
                     continue;
@@ -692,6 +783,7 @@ impl Cluster {
                         self.send(other, mail);
                     }
                 }
+                Mail::Settled { pid } => self.raise_barrier(index, pid, to),
                 mail => self.send(to, mail),
             }
         }

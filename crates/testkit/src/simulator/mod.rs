@@ -614,7 +614,16 @@ impl World {
             }
             Notice::Probed => self.update(conn, |entry| entry.probe_answered = true),
             Notice::Closed => self.hang_up(peer, true),
-            Notice::Joined { .. } => {}
+            Notice::Joined { sid, kept } => {
+                // Under an id that it had, or under one that nobody ever had.
+                let is_known = self.model.lives.get(&sid).is_some_and(|life| life.was_joined);
+                if kept != is_known && !(kept && self.model.lives.contains_key(&sid)) {
+                    self.fail(format!("a peer joined as {sid} (kept {kept}), which was joined: {is_known}"));
+                }
+                if let Some(life) = self.model.lives.get_mut(&sid) {
+                    life.was_joined = true;
+                }
+            }
             Notice::Refused { namespace } | Notice::Left { namespace } => {
                 // It tries again; the application refuses only now and then.
                 self.peers[peer].queue_connect(&namespace);
@@ -629,7 +638,11 @@ impl World {
                     }
                 }
             }
-            Notice::Answered { .. } => {}
+            Notice::Answered { id } => {
+                if id >= self.peers[peer].next_event {
+                    self.fail(format!("an answer to event {id}, which was never sent"));
+                }
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Life {
     rooms: BTreeMap<String, Vec<Stay>>,
     pub(crate) namespace: String,
     pub(crate) ended: Option<u64>,
+    /// A peer has been told its id.
+    pub(crate) was_joined: bool,
     /// What its peer has got: sender and number, in order.
     pub(crate) got: Vec<(u64, u64)>,
 }

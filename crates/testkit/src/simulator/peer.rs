@@ -32,15 +32,15 @@ pub(crate) struct Membership {
 /// Something that a peer took note of.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// It joined a namespace under this id.
-    Joined { namespace: String, sid: String, kept: bool },
+    /// It joined a namespace under this id, which it had before (`kept`) or not.
+    Joined { sid: String, kept: bool },
     /// It was refused.
     Refused { namespace: String },
     /// It was told to leave.
     Left { namespace: String },
     /// An event, for the socket with this id.
     Event { sid: String, args: Vec<Value> },
-    /// Its own event was answered.
+    /// Its own event with this number was answered.
     Answered { id: u64 },
     /// The server said that the session is over.
     Closed,
@@ -241,7 +241,7 @@ impl Peer {
                 );
                 (membership.sid, membership.pid, membership.is_joined) = (sid.clone(), pid, true);
                 let sid = sid.expect("CONNECT has a sid");
-                notices.push(Notice::Joined { namespace: name.clone(), sid: sid.clone(), kept });
+                notices.push(Notice::Joined { sid: sid.clone(), kept });
                 for args in std::mem::take(&mut membership.early) {
                     note_event(membership, sid.clone(), args, false, notices);
                 }
