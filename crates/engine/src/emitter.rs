@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine_core::{Flags, Target};
 use serde::Serialize;
-use sio_proto::{Args, One};
+use sio_proto::{Args, Body, One};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::{Acks, Part};
@@ -86,8 +86,13 @@ impl Broadcaster {
     /// As [`Broadcaster::emit`].
     pub fn emit_args<A: Args + ?Sized>(&self, event: &str, args: &A) -> Result<(), EmitError> {
         let body = self.server.parser().encode_event_args(event, args)?;
-        self.send(Broadcast { target: self.target.clone(), body, flags: self.flags, ack: None })?;
+        self.send(self.broadcast(body, None))?;
         Ok(())
+    }
+
+    fn broadcast(&self, body: Body, ack: Option<BroadcastAck>) -> Broadcast {
+        let id = self.server.numbers.broadcast();
+        Broadcast { id, target: self.target.clone(), body, flags: self.flags, ack }
     }
 
     /// Sends on an event that came, under a name of its own, without reading its arguments.
@@ -95,12 +100,14 @@ impl Broadcaster {
     /// # Errors
     /// As [`Broadcaster::emit`].
     pub fn emit_relay(&self, relay: Relay) -> Result<(), EmitError> {
-        self.send(Broadcast { target: self.target.clone(), body: relay.0, flags: self.flags, ack: None })?;
+        self.send(self.broadcast(relay.0, None))?;
         Ok(())
     }
 
     fn send(&self, broadcast: Broadcast) -> Result<(), Busy> {
         let broadcast = Arc::new(broadcast);
+        // From the look at who wants it until it is in the last mailbox.
+        let _sending = self.server.sending.begin();
         let mut outcome = Ok(());
         for port in self.server.interested(&broadcast.target) {
             let sent = port.send(Mail::Command(Command::Broadcast(broadcast.clone())));
@@ -123,7 +130,7 @@ impl Broadcaster {
         let body = self.server.parser().encode_event_args(event, args)?;
         let (sink, mut parts) = mpsc::unbounded_channel();
         let ack = Some(BroadcastAck { timeout: Some(timeout), sink });
-        self.send(Broadcast { target: self.target.clone(), body, flags: self.flags, ack })?;
+        self.send(self.broadcast(body, ack))?;
         let mut acks = Acks::default();
         // Ends when every shard has let go of its end: all have answered, or their wait is over.
         while let Some(part) = parts.recv().await {

@@ -28,6 +28,7 @@ mod listener;
 mod mail;
 mod namespace;
 mod refusal;
+mod sending;
 mod server;
 mod shard;
 mod socket;

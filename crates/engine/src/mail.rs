@@ -3,12 +3,16 @@
 //! silently.
 
 use std::cell::{Cell, RefCell};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use eio_proto::{HandshakeFault, Revision, Sid};
-use engine_core::{AckToken, Claim, Flags, Opening, Reply, RequestId, SessionKey, SocketKey, Target};
+use engine_core::{
+    AckToken, BroadcastId, Claimant, Claimed, Flags, Offer, Opening, Reply, RequestId, SessionKey, SocketKey,
+    Target,
+};
 use sio_proto::Body;
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,21 +40,29 @@ pub(crate) enum Mail {
         socket: SocketKey,
         verdict: Result<(), Refusal>,
     },
-    /// Another shard claims a lost socket on behalf of one of its sessions.
+    /// A shard claims a lost socket on behalf of one of its sessions.
     Claim {
         pid: Sid,
         namespace: Arc<str>,
         offset: Option<String>,
-        from: u8,
-        socket: SocketKey,
+        claimant: Claimant,
     },
-    /// The answer.
+    /// The socket is held for the claimant.
+    Offered {
+        socket: SocketKey,
+        namespace: Arc<str>,
+        holder: u8,
+        offer: Offer,
+    },
+    /// Everyone knows what an [`engine_core::Output::Settle`] wanted known.
+    Settled {
+        pid: Sid,
+    },
+    /// What the claim has come to, with what handlers keep beside the socket.
     Claimed {
         socket: SocketKey,
-        pid: Sid,
         namespace: Arc<str>,
-        offset: Option<String>,
-        claim: Claim,
+        claimed: Option<Box<Claimed>>,
         shared: Option<Arc<SocketShared>>,
     },
     /// Notes about sockets that were born here and live elsewhere.
@@ -151,6 +163,7 @@ pub(crate) enum Command {
 
 /// One broadcast on its way to every shard that has members for it.
 pub(crate) struct Broadcast {
+    pub(crate) id: BroadcastId,
     pub(crate) target: Target,
     pub(crate) body: Body,
     pub(crate) flags: Flags,
@@ -292,6 +305,11 @@ pub(crate) struct Numbers(AtomicU64);
 impl Numbers {
     pub(crate) fn request(&self) -> RequestId {
         RequestId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn broadcast(&self) -> BroadcastId {
+        let number = self.0.fetch_add(1, Ordering::Relaxed);
+        BroadcastId(NonZeroU64::new(number + 1).unwrap_or(NonZeroU64::MIN))
     }
 
     pub(crate) fn token(&self) -> AckToken {

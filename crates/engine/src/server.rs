@@ -20,6 +20,7 @@ use crate::http::HttpSettings;
 use crate::interest::Interest;
 use crate::mail::{Mail, Numbers, Port};
 use crate::namespace::Namespace;
+use crate::sending::Sending;
 use crate::shard::ShardState;
 use crate::socket::{IntoRooms, Socket};
 
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     ports: OnceLock<Box<[Arc<Port>]>>,
     next_port: AtomicUsize,
     pub(crate) interest: Interest,
+    pub(crate) sending: Sending,
     pub(crate) control: tokio::runtime::Handle,
     pub(crate) numbers: Numbers,
     pub(crate) accepting: watch::Sender<bool>,
@@ -180,6 +182,7 @@ impl Server {
         let control = tokio::runtime::Handle::try_current().map_err(|_| {
             io::Error::other("build() must be called within a tokio runtime, which handlers then run on")
         })?;
+        let has_recovery = builder.config.recovery.is_some();
         let inner = Arc::new(Inner {
             config: builder.config,
             http: builder.http,
@@ -197,6 +200,7 @@ impl Server {
             ports: OnceLock::new(),
             next_port: AtomicUsize::new(0),
             interest: Interest::new(shards),
+            sending: Sending::new(shards > 1 && has_recovery),
             control,
             numbers: Numbers::default(),
             accepting: watch::Sender::new(true),

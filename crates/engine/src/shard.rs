@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use eio_proto::Sid;
 use engine_core::{
-    AckRequest, Claim, LinkKey, Moment, Output, Reason, Reply, RequestId, SessionKey, Shard, SocketKey,
-    Target,
+    AckRequest, Claim, Claimant, Claimed, Handover, LinkKey, Moment, Output, Reason, Reply, RequestId,
+    SessionKey, Shard, SocketKey, Target,
 };
 use mio::{Events, Token};
 use tokio::io::unix::AsyncFd;
@@ -373,35 +373,46 @@ impl ShardState {
             Mail::Link(link) => self.handle_link(now, *link),
             Mail::Command(command) => self.handle_command(now, command),
             Mail::Verdict { socket, verdict } => self.conclude(now, socket, verdict),
-            Mail::Claim { pid, namespace, offset, from, socket } => {
-                let claim = self.core.handle_claim(now, &namespace, pid, offset.as_deref(), from);
-                let shared = match &claim {
-                    Claim::Taken(claimed) => {
-                        self.entry(claimed.socket).map(|entry| entry.socket.shared.clone())
+            Mail::Claim { pid, namespace, offset, claimant } => {
+                match self.core.handle_claim(now, &namespace, pid, offset.as_deref(), claimant) {
+                    Claim::Unknown => self.give(claimant, namespace, None),
+                    Claim::Moved { shard } => {
+                        self.mail_to(shard, Mail::Claim { pid, namespace, offset, claimant });
                     }
-                    Claim::Unknown | Claim::Moved { .. } => None,
-                };
-                self.mail_to(from, Mail::Claimed { socket, pid, namespace, offset, claim, shared });
+                    Claim::Offered(offer) => {
+                        let holder = self.port.index;
+                        let letter = Mail::Offered { socket: claimant.socket, namespace, holder, offer };
+                        self.mail_to(claimant.shard, letter);
+                    }
+                    Claim::Taken(claimed) => self.give(claimant, namespace, Some(claimed)),
+                }
             }
-            Mail::Claimed { socket, pid, namespace, offset, claim, shared } => match claim {
-                Claim::Moved { shard } => {
-                    let from = self.port.index;
-                    self.mail_to(shard, Mail::Claim { pid, namespace, offset, from, socket });
+            Mail::Offered { socket, namespace, holder, offer } => {
+                self.core.handle_offered(now, socket, &namespace, holder, &offer);
+            }
+            Mail::Settled { pid } => {
+                if let Some(Handover { claimant, namespace, claimed }) = self.core.handle_settled(now, pid) {
+                    self.give(claimant, namespace.into(), claimed);
                 }
-                Claim::Unknown => {
-                    self.core.handle_claimed(now, socket, &namespace, None);
+            }
+            Mail::Claimed { socket, namespace, claimed, shared } => {
+                let now_is =
+                    self.core.handle_claimed(now, socket, &namespace, claimed.map(|claimed| *claimed));
+                if let Some(old) = shared {
+                    self.adopt_shared(now_is, &old);
                 }
-                Claim::Taken(claimed) => {
-                    let now_is = self.core.handle_claimed(now, socket, &namespace, Some(*claimed));
-                    if let Some(old) = shared {
-                        self.adopt_shared(now_is, &old);
-                    }
-                }
-            },
+            }
             Mail::Adopted { pid, by } => self.core.handle_adopted(pid, by),
             Mail::ReleaseClaim { pid } => self.core.handle_claim_released(pid),
             Mail::Call(call) => call(self),
         }
+    }
+
+    /// Mails a socket, or that there is none, to the shard that claims it.
+    fn give(&self, claimant: Claimant, namespace: Arc<str>, claimed: Option<Box<Claimed>>) {
+        let entry = claimed.as_ref().and_then(|claimed| self.entry(claimed.socket));
+        let shared = entry.map(|entry| entry.socket.shared.clone());
+        self.mail_to(claimant.shard, Mail::Claimed { socket: claimant.socket, namespace, claimed, shared });
     }
 
     fn mail_to(&self, shard: u8, letter: Mail) {
@@ -598,7 +609,8 @@ impl ShardState {
         if let Some((request, ack)) = &ack {
             self.waiters.insert(request.token, Waiter::Many(ack.sink.clone()));
         }
-        let sent = self.core.broadcast(now, &broadcast.target, &broadcast.body, broadcast.flags, request);
+        let Broadcast { id, target, body, flags, .. } = broadcast;
+        let sent = self.core.broadcast_shared(now, *id, target, body, *flags, request);
         if let Some((request, ack)) = ack {
             let _ = ack.sink.send(Part::Asked(sent));
             if sent == 0 {
@@ -688,8 +700,7 @@ impl ShardState {
                         pid,
                         namespace: namespace.into(),
                         offset: offset.map(str::to_owned),
-                        from: self.port.index,
-                        socket,
+                        claimant: Claimant { shard: self.port.index, socket },
                     };
                     let delivered =
                         server.ports().get(usize::from(shard)).is_some_and(|port| port.send(letter).is_ok());
@@ -701,6 +712,15 @@ impl ShardState {
                 Output::Adopted { pid } => {
                     let by = self.port.index;
                     self.mail_home(pid, Mail::Adopted { pid, by });
+                }
+                Output::Settle { pid, to } => {
+                    let server = server.clone();
+                    self.server.control.spawn(async move {
+                        server.sending.settle().await;
+                        if let Some(port) = server.ports().get(usize::from(to)) {
+                            let _ = port.send_waiting(Mail::Settled { pid }).await;
+                        }
+                    });
                 }
                 Output::ReleaseClaim { pid } => self.mail_home(pid, Mail::ReleaseClaim { pid }),
                 Output::Ack { token, socket, elements, count, attachments, last } => {
