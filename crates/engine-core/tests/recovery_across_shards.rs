@@ -249,7 +249,7 @@ fn too_much_missed_elsewhere_gives_a_fresh_session() {
 
 #[test]
 fn the_application_may_refuse_it_and_take_it_later() {
-    check(&format!(
+    check(
         r#"
         a > 40/later,
         ! accept a/later
@@ -261,20 +261,20 @@ fn the_application_may_refuse_it_and_take_it_later() {
         a: shard=1
         a > WS
         a < 0*
-        a > 40/later,{{"pid":"$pid"}}
+        a > 40/later,{"pid":"$pid"}
         ? connect a/later * recovering
         ! cast 2:/later to=r m [2]
         ! refuse a/later not now
-        a < 44/later,{{"message":"not now"}}
+        a < 44/later,{"message":"not now"}
         ! cast 2:/later to=r m [3]
-        a > 40/later,{{"pid":"$pid"}}
+        a > 40/later,{"pid":"$pid"}
         ! accept a/later
         a < 42/later,["m",1,"*"]
         a < 42/later,["m",2,"*"]
         a < 42/later,["m",3,"*"]
-        a < 40/later,{{"sid":"$sid","pid":"$pid"}}
-        "#
-    ));
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
+        "#,
+    );
 }
 
 #[test]
