@@ -258,7 +258,10 @@ impl Shard {
     pub(crate) fn note_pinged(&mut self, session: SessionKey) {
         let Some(entry) = self.sessions.get(session) else { return };
         for &slot in &entry.sockets {
-            if let Some(carried) = self.sockets.at_mut(slot).and_then(|socket| socket.carried.as_mut()) {
+            // While the application decides, nothing has been queued for it yet.
+            if let Some(socket) = self.sockets.at_mut(slot).filter(|socket| socket.is_connected())
+                && let Some(carried) = &mut socket.carried
+            {
                 carried.is_pinged = true;
             }
         }
@@ -270,7 +273,12 @@ impl Shard {
         let position = log.position_of(mark);
         let Some(entry) = self.sessions.get(session) else { return };
         for &slot in &entry.sockets {
-            let Some(socket) = self.sockets.at_mut(slot).filter(|socket| socket.gets_offsets()) else {
+            // One that came back after the ping was given what it missed behind it.
+            let Some(socket) = self
+                .sockets
+                .at_mut(slot)
+                .filter(|socket| socket.is_connected() && socket.gets_offsets() && socket.since <= position)
+            else {
                 continue;
             };
             socket.read = position;
@@ -549,14 +557,15 @@ impl Shard {
         }
         // The peer may come with an offset of this log from an earlier stay: it must not look like a later one.
         let newest = self.log.as_mut().map_or(0, Log::skip);
+        let after = if is_complete { newest } else { since };
         let is_home = ShardId::of(pid) == self.id;
         if let Some(entry) = self.sockets.get_mut(socket) {
             entry.carried = Some(Box::new(Carried { events, is_pinged: false, born_elsewhere: !is_home }));
-            entry.since = newest;
+            entry.since = after;
             if let State::Connecting(connecting) = &mut entry.state
                 && let Some(resume) = &mut connecting.resume
             {
-                resume.after = if is_complete { newest } else { since };
+                resume.after = after;
             }
         }
         if is_home {

@@ -690,3 +690,34 @@ fn a_log_that_runs_over_while_the_application_decides_gives_a_fresh_session() {
         ),
     );
 }
+
+#[test]
+fn a_pong_while_the_application_decides_says_nothing_about_what_was_missed() {
+    check_open(
+        r#"
+        a > 40/later,
+        ! accept a/later
+        a < 40/later,*
+        a > CUT
+        ! emit a/later m [1]
+        a > NEW
+        a > WS
+        a < 0*
+        a > STALL 0
+        a > 40/later,{"pid":"$pid"}
+        ! accept a/later
+        a > CUT
+        a > NEW
+        a > WS
+        a < 0*
+        @ +24s
+        a > 40/later,{"pid":"$pid"}
+        @ +1100ms
+        a < 2
+        a > 3
+        ! accept a/later
+        a < 42/later,["m",1,"*"]
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
+        "#,
+    );
+}
