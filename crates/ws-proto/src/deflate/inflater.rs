@@ -7,7 +7,7 @@ use crate::Fault;
 /// The tail that was left out on the wire, then an empty last block: only what stopped between two blocks gets past it.
 const END: [u8; 9] = [0x00, 0x00, 0xFF, 0xFF, 0x01, 0x00, 0x00, 0xFF, 0xFF];
 
-/// Output grows by this much at a time, so a bomb costs at most one chunk more than the limit.
+/// Output grows by at least this much at a time, and never further than this beyond the limit.
 const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Output memory kept from one message to the next. A larger message's buffer is given back by the message after it.
@@ -38,7 +38,7 @@ impl Inflater {
     pub fn inflate(&mut self, payload: &[u8], bytes_max: usize) -> Result<&[u8], Fault> {
         self.state.reset(false);
         self.out.clear();
-        self.out.shrink_to(KEPT_BYTES_MAX);
+        self.out.shrink_to(KEPT_BYTES_MAX.min(bytes_max.saturating_add(CHUNK_BYTES)));
         if payload.is_empty() {
             // Not even the one zero byte of an empty block; harmless, so it counts as an empty message.
             return Ok(&self.out);
@@ -48,7 +48,10 @@ impl Inflater {
         let mut has_restarted = false;
         loop {
             if self.out.len() == self.out.capacity() {
-                self.out.reserve(CHUNK_BYTES);
+                // Doubled, so that a large message is not copied once per chunk; all room there is may be filled before
+                // the limit is looked at, so there must not be more of it than that.
+                let room_max = bytes_max.saturating_add(CHUNK_BYTES) - self.out.len();
+                self.out.reserve_exact(self.out.len().max(CHUNK_BYTES).min(room_max));
             }
             let (in_before, out_before) = (self.state.total_in(), self.out.len());
             let status = self
