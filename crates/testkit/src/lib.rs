@@ -4,5 +4,6 @@
 //! script or seed gives the same run.
 
 pub mod cluster;
+pub mod fuzz;
 pub mod simulator;
 pub mod transcript;

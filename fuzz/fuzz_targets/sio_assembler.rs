@@ -1,0 +1,4 @@
+//! See `testkit::fuzz::sio_assembler`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| testkit::fuzz::sio_assembler(data));
