@@ -19,6 +19,7 @@
 
 mod ack;
 mod builder;
+mod calls;
 mod cors;
 mod emitter;
 mod handshake;

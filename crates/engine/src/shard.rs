@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,9 +20,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::{AckFault, Answered, Part, Waiter, Waiters};
+use crate::calls::{contain, dispatch, poll_once, start};
 use crate::handshake::Handshake;
 use crate::mail::{self, Broadcast, Command, LinkMail, Mail, RequestMail};
-use crate::namespace::{Event, Namespace, Task};
+use crate::namespace::{Event, Namespace};
 use crate::refusal::Refusal;
 use crate::server::{Inner, SocketInfo};
 use crate::socket::{ConnectRequest, Kept, Socket, SocketShared};
@@ -658,7 +659,7 @@ impl ShardState {
                             ack_id,
                             parser: server.parser(),
                         };
-                        dispatch(server, entry, &event);
+                        dispatch(server, &entry.socket, &entry.namespace, &event);
                     }
                 }
                 Output::Message { session, data, is_binary } => {
@@ -947,48 +948,6 @@ fn watch(poll: &mio::Poll) -> io::Result<AsyncFd<OwnedFd>> {
     // Deprecated for types that may close or swap their descriptor behind the runtime's back. An owned one does not.
     #[allow(deprecated)]
     AsyncFd::with_interest(descriptor, tokio::io::Interest::READABLE)
-}
-
-/// Calls the handlers of one event.
-#[inline]
-fn dispatch(server: &Inner, entry: &Entry, event: &Event<'_>) {
-    if let Some(on_any) = &entry.namespace.on_any {
-        contain(server, || on_any(&entry.socket, event));
-    }
-    let handler = entry.namespace.events.get(event.name).or(entry.namespace.fallback.as_ref());
-    if let Some(handler) = handler
-        && let Some(Some(task)) = contain(server, || handler(&entry.socket, event))
-    {
-        start(server, task);
-    }
-}
-
-/// Runs a handler as far as it gets without waiting, here; the rest goes to the control plane.
-fn start(server: &Inner, mut task: Task) {
-    if contain(server, || poll_once(server, task.as_mut())).is_some_and(|poll| poll.is_pending()) {
-        server.control.spawn(task);
-    }
-}
-
-/// Calls application code. If it panics, that is logged by the panic hook and counted, and costs nobody else
-/// anything; `None` then.
-#[inline]
-fn contain<T>(server: &Inner, call: impl FnOnce() -> T) -> Option<T> {
-    // What the call leaves behind is its own: handlers only queue commands, each of which is whole.
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
-        Ok(value) => Some(value),
-        Err(_) => {
-            server.panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            None
-        }
-    }
-}
-
-/// Polls a future once, in the context of the control plane: what it opens belongs there. Its waker does nothing,
-/// because whoever gets it next polls it again at once.
-fn poll_once<T>(server: &Inner, future: std::pin::Pin<&mut (dyn Future<Output = T> + Send)>) -> Poll<T> {
-    let _control = server.control.enter();
-    future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
 fn put<T>(slots: &mut Vec<Option<T>>, slot: usize, value: T) {

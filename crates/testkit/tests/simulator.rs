@@ -1,4 +1,4 @@
-#![doc = "Runs of the simulator. `FANFARE_SIM_SEEDS` says how many (default 60), `FANFARE_SIM_SEED` plays one again."]
+//! Runs of the simulator. `FANFARE_SIM_SEEDS` says how many (default 60), `FANFARE_SIM_SEED` plays one again.
 
 #[test]
 fn every_event_arrives_once_or_its_socket_begins_anew() {

@@ -194,7 +194,7 @@ impl Outside {
                     self.links.push((self.cluster.owner(sid), link));
                 }
             }
-            6 | 7 | 8 => {
+            6..=8 => {
                 let Some((index, link)) = bytes.pick(&self.links) else { return };
                 let text = self.text(bytes);
                 let mut frame = Vec::new();
@@ -364,7 +364,7 @@ impl Outside {
 
     fn flags(&mut self, bytes: &mut Bytes<'_>) -> (Flags, Option<AckRequest>) {
         let options = bytes.next();
-        let flags = Flags { volatile: options & 3 == 3, uncompressed: options & 4 != 0 };
+        let flags = Flags { volatile: options & 3 == 3, uncompressed: options & 4 != 0, local: false };
         let ack = (options & 24 == 24).then(|| {
             self.next_token += 1;
             let timeout = (options & 32 == 0).then_some(Duration::from_secs(5));
@@ -380,6 +380,8 @@ impl Outside {
     fn hear(&mut self) {
         while let Some((index, heard)) = self.cluster.poll_heard() {
             match heard {
+                // Engine.IO alone is not what is configured here.
+                Heard::Message { .. } => unreachable!("this shard speaks Socket.IO"),
                 Heard::Reply { request, reply } => {
                     assert!(self.answered.insert(request), "{request:?} was replied to twice");
                     self.open.remove(&request);
