@@ -272,6 +272,11 @@ fn try_local(port: &Port, command: Command) -> Result<(), Command> {
     })
 }
 
+/// Whether `port`'s shard has its turn on this thread: what its handlers have asked for so far is still to be done.
+pub(crate) fn is_turn_of(port: &Port) -> bool {
+    TURN.with_borrow(|turn| turn.as_ref().is_some_and(|turn| std::ptr::eq(turn.port, port)))
+}
+
 /// Marks this thread as being in a turn of `port`'s shard.
 pub(crate) fn begin_turn(port: &Arc<Port>, commands: Vec<Command>) {
     TURN.set(Some(Turn { port: Arc::as_ptr(port), commands }));

@@ -70,7 +70,8 @@ impl Inner {
         let ports = self.ports();
         ports.iter().filter(move |port| {
             let shard = usize::from(port.index);
-            if ports.len() == 1 {
+            // A handler may just have asked for a join that makes the room: its own shard is always told.
+            if ports.len() == 1 || crate::mail::is_turn_of(port) {
                 return true;
             }
             if target.rooms.is_empty() {
