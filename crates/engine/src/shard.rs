@@ -61,8 +61,8 @@ pub(crate) struct ShardState {
     read_buf: Vec<u8>,
     write_buf: Vec<u8>,
     commands: Vec<Command>,
-    /// A polling session whose next GET is to be cut.
-    severing: Option<SessionKey>,
+    /// Polling sessions whose next GET is to be cut. Nearly always empty.
+    severing: Vec<SessionKey>,
 }
 
 struct LinkEntry {
@@ -109,7 +109,7 @@ impl ShardState {
             read_buf: vec![0; READ_BYTES],
             write_buf: Vec::new(),
             commands: Vec::new(),
-            severing: None,
+            severing: Vec::new(),
         })
     }
 
@@ -434,11 +434,11 @@ impl ShardState {
                 let session = self.core.session_by_sid(sid);
                 self.requests.insert(request, PendingRequest { reply: Some(reply), session });
                 self.core.handle_get(now, sid, revision, request);
-                if session.is_some() && self.severing == session {
-                    self.severing = None;
-                    if let Some(session) = session {
-                        self.sever_poll(now, session);
-                    }
+                if let Some(session) = session
+                    && let Some(index) = self.severing.iter().position(|&severing| severing == session)
+                {
+                    self.severing.swap_remove(index);
+                    self.sever_poll(now, session);
                 }
             }
             RequestMail::PostBegin { request, sid, revision, reply } => {
@@ -597,7 +597,7 @@ impl ShardState {
                 self.requests.remove(&request);
                 self.core.handle_request_lost(now, session, request);
             }
-            None => self.severing = Some(session),
+            None => self.severing.push(session),
         }
     }
 
@@ -741,6 +741,7 @@ impl ShardState {
                 }
                 Output::Forgotten { socket } => self.forget(socket),
                 Output::SessionClosed { session, .. } => {
+                    self.severing.retain(|&severing| severing != session);
                     if let Some(slot) = self.handshakes.get_mut(session.slot()) {
                         *slot = None;
                     }
