@@ -39,7 +39,7 @@ const READ_BYTES: usize = 64 * 1024;
 /// What to run, and as what it is published.
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Project that the job belongs to; it is published to the rooms project:<PROJECT> and job:<JOB>
+    /// Project that the job belongs to; it is published to the rooms `project:PROJECT` and `job:JOB`
     #[arg(long, value_name = "PROJECT")]
     project: String,
     /// Server to publish to
