@@ -32,7 +32,7 @@ async fn arguments_have_types_and_what_a_handler_returns_is_the_ack() {
             ns.on("none", |_, ()| async {});
             ns.on("own type", |_, Point { x, y }| async move { One(Point { x: y, y: x }) });
             ns.on("either", |_, even: u32| async move {
-                if even % 2 == 0 { Ok(even) } else { Err(json!({"odd": even})) }
+                if even.is_multiple_of(2) { Ok(even) } else { Err(json!({"odd": even})) }
             });
             ns.on("later", |_, millis: u64| async move {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
