@@ -5,6 +5,7 @@
 //! chore could not be done.
 
 mod bench;
+mod deny;
 mod layers;
 mod project;
 mod suite;
@@ -26,6 +27,8 @@ struct Cli {
 enum Chore {
     /// Measure the engine against the floor and its peers.
     Bench(Box<bench::Args>),
+    /// Check licences and sources of everything that is linked in, with cargo-deny.
+    Deny(deny::Args),
     /// Check what the style guide leaves to machines.
     Tidy,
     /// Compare the crates' dependencies with the table of allowed ones.
@@ -37,6 +40,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Bench(args) => bench::run(&args),
+        Chore::Deny(args) => deny::run(&args),
         Chore::Tidy => project::root().and_then(|root| tell("tidy", &tidy::check(&root)?)),
         Chore::Test(args) => project::root().and_then(|root| suite::run(&args, &root)),
         Chore::Layers => layers::check().and_then(|faults| tell("layers", &faults)),

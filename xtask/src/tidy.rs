@@ -28,9 +28,12 @@ const LINES_MAX: usize = 1000;
 /// Folders that are not ours, or not written by hand.
 const SKIPPED: &[&str] = &[".git", ".venv", "__pycache__", "artifacts", "corpus", "node_modules", "target"];
 
+/// Names in documents that are not ours, one on each line.
+const WORDS: &str = "docs/words.txt";
+
 /// Endings of files that are read as text.
 const TEXT: &[&str] =
-    &["css", "html", "js", "json", "md", "mjs", "py", "rs", "sh", "toml", "ts", "yaml", "yml"];
+    &["css", "html", "js", "json", "md", "mjs", "py", "rs", "sh", "toml", "ts", "txt", "yaml", "yml"];
 
 /// One file of the project.
 struct File {
@@ -47,12 +50,16 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut files = Vec::new();
     let mut paths = BTreeSet::new();
     read_tree(root, "", &mut files, &mut paths)?;
+    let words = known_words(&files);
     let mut faults = Vec::new();
     for file in &files {
         match file.path.rsplit('.').next() {
             Some("rs") => check_source(file, &mut faults),
             Some("toml") if file.path.ends_with("Cargo.toml") => check_manifest(file, &mut faults),
-            Some("md") => check_names(file, &paths, &mut faults),
+            Some("md") => {
+                check_names(file, &paths, &mut faults);
+                check_words(file, &paths, &words, &mut faults);
+            }
             _ => {}
         }
         check_machine_paths(file, &mut faults);
@@ -188,24 +195,88 @@ fn check_machine_paths(file: &File, faults: &mut Vec<String>) {
 /// Checks the README and the documents: files that they name in backticks or link to must exist.
 fn check_names(file: &File, paths: &BTreeSet<String>, faults: &mut Vec<String>) {
     let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
-    if !(name == "README.md" || folder == "docs" || folder.starts_with("docs/")) {
+    if !(name == "README.md" || is_account(&file.path)) {
         return;
     }
-    let mut is_code = false;
-    for (at, line) in file.text.lines().enumerate() {
-        if line.trim_start().starts_with("```") {
-            is_code = !is_code;
-        }
-        if is_code {
-            continue;
-        }
-        let quoted = line.split('`').skip(1).step_by(2).filter(|name| is_file_name(name, paths));
+    for (at, line) in prose(&file.text) {
+        let quoted = quoted(line).filter(|name| is_file_name(name, paths));
         let linked = line.split("](").skip(1).filter_map(|rest| rest.split([')', '#', ' ']).next());
         let linked = linked.filter(|link| !link.is_empty() && !link.contains(':'));
         for name in quoted.chain(linked) {
             let name = name.trim_end_matches('/').trim_start_matches("./");
             if !exists(name, folder, paths) {
-                faults.push(format!("{}:{}: {name} does not exist", file.path, at + 1));
+                faults.push(format!("{}:{at}: {name} does not exist", file.path));
+            }
+        }
+    }
+}
+
+/// Whether a file tells how the project is made, and so must say true names.
+fn is_account(path: &str) -> bool {
+    path.starts_with("docs/") || path == "CONTRIBUTING.md"
+}
+
+/// The lines of a document, numbered from 1, without blocks of code.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_code = false;
+    text.lines().enumerate().filter_map(move |(at, line)| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        (!is_code && !is_fence).then_some((at + 1, line))
+    })
+}
+
+/// What stands in backticks on a line.
+fn quoted(line: &str) -> impl Iterator<Item = &str> {
+    line.split('`').skip(1).step_by(2)
+}
+
+/// Every word that the sources say outside of comments, and those that documents may say all the same.
+fn known_words(files: &[File]) -> BTreeSet<&str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let mut words = BTreeSet::new();
+    for File { path, text } in files {
+        let comment = match path.rsplit('.').next() {
+            Some("rs" | "js") => "//",
+            Some("toml" | "sh" | "py") => "#",
+            _ if path == WORDS => "#",
+            _ => continue,
+        };
+        for line in text.lines() {
+            // An attribute begins like a comment of the others, and ours do not stand behind code.
+            let code = if comment == "#" && line.trim_start().starts_with("#[") {
+                line
+            } else {
+                line.split(comment).next().unwrap_or_default()
+            };
+            for word in code.split(|c| !is_part(c)) {
+                words.insert(word);
+                // What is a name in a manifest may be a subtraction in a source.
+                words.extend(word.split('-'));
+            }
+        }
+    }
+    words
+}
+
+/// Checks that names of types, functions and settings in the documents are those of the sources.
+fn check_words(file: &File, paths: &BTreeSet<String>, words: &BTreeSet<&str>, faults: &mut Vec<String>) {
+    if !is_account(&file.path) {
+        return;
+    }
+    for (at, line) in prose(&file.text) {
+        for name in quoted(line).filter(|name| !is_file_name(name, paths)) {
+            let name = name.strip_suffix("()").unwrap_or(name);
+            for part in name.split("::") {
+                // With a dot, a slash or a space it is an expression, a path or a sentence.
+                let is_word = part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+                    && part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+                if is_word && !words.contains(part) {
+                    faults.push(format!(
+                        "{}:{at}: the sources have no {part}; a name of somebody else's goes into {WORDS}",
+                        file.path
+                    ));
+                }
             }
         }
     }
@@ -323,6 +394,29 @@ mod tests {
         assert_eq!(check("[x](adr/0002.md)"), 1);
         assert_eq!(check("[x](https://example.org/gone.rs) and `application/json` and `room/gone`"), 0);
         assert_eq!(check("```\n`gone.rs`\n```"), 0);
+    }
+
+    #[test]
+    fn documents_say_names_that_the_sources_have() {
+        let files = [
+            file(
+                "a.rs",
+                "//! gone_from_code\nfn poll_output() {} // Gone\n#[derive(Clone)]\nstruct Shard { outbox_bytes_max: usize }\n",
+            ),
+            file("b/Cargo.toml", "engine-core = 1 # absent\n"),
+            file(WORDS, "writev # a system call\n"),
+        ];
+        let words = known_words(&files);
+        let check = |path: &str, text: &str| {
+            let mut faults = Vec::new();
+            check_words(&file(path, text), &BTreeSet::new(), &words, &mut faults);
+            faults.len()
+        };
+        let known = "`Shard::poll_output()`, `outbox_bytes_max`, `engine-core`, `writev`, `Clone`";
+        assert_eq!(check("docs/a.md", known), 0);
+        assert_eq!(check("docs/adr/a.md", "`Gone` and `gone_from_code` and `absent` and `Shard::gone`"), 4);
+        assert_eq!(check("docs/a.md", "`a b`, `x.gone`, `/gone`, `{gone}`, `42`\n```\n`gone`\n```"), 0);
+        assert_eq!(check("CHANGELOG.md", "`Gone`"), 0, "it tells of what was");
     }
 
     #[test]
