@@ -86,7 +86,7 @@ impl Model {
         let life = Life { namespace: namespace.to_owned(), ..Life::default() };
         assert!(self.lives.insert(sid.to_owned(), life).is_none(), "{sid} was given out twice");
         self.join(sid, EVERYONE, mail);
-        self.join(sid, &sid.to_owned(), mail);
+        self.join(sid, sid, mail);
     }
 
     pub(crate) fn end_life(&mut self, sid: &str) {
