@@ -224,7 +224,7 @@ impl Shard {
         let Some(&namespace) = self.namespace_names.get(&*target.namespace) else { return 0 };
         let members = self.select(namespace, target);
         let mut sent = 0;
-        let ack_id = ack.and_then(|request| self.begin_broadcast_ack(now, &members, request));
+        let ack_id = ack.and_then(|request| self.begin_broadcast_ack(now, &members, flags, request));
         if ack.is_some() && ack_id.is_none() {
             self.return_selection(members);
             return 0;
@@ -267,12 +267,20 @@ impl Shard {
     }
 
     /// Begins to wait for the acks of a broadcast. `None` if nobody gets it.
-    fn begin_broadcast_ack(&mut self, now: Moment, members: &[Member], request: AckRequest) -> Option<u64> {
-        let sockets: Vec<SocketKey> = members
-            .iter()
-            .filter(|member| member.session().is_some())
-            .filter_map(|member| self.sockets.key_at(member.socket))
-            .collect();
+    fn begin_broadcast_ack(
+        &mut self,
+        now: Moment,
+        members: &[Member],
+        flags: Flags,
+        request: AckRequest,
+    ) -> Option<u64> {
+        // Who is skipped is not asked, and will not answer.
+        let is_asked = |member: &&Member| {
+            let session = member.session().and_then(|session| self.sessions.key_at(session));
+            session.is_some_and(|session| !flags.volatile || self.is_writable(session))
+        };
+        let sockets: Vec<SocketKey> =
+            members.iter().filter(is_asked).filter_map(|member| self.sockets.key_at(member.socket)).collect();
         if sockets.is_empty() {
             return None;
         }

@@ -451,3 +451,29 @@ fn a_room_may_be_named_like_an_id() {
         "#,
     );
 }
+
+#[test]
+fn a_volatile_broadcast_awaits_acks_only_from_those_it_was_sent_to() {
+    check_two(
+        r#"
+        a > STALL 0
+        ! emit a x []
+        ! cast / q [] volatile ack=7 timeout=1s
+        ? sent 1
+        b < 420["q"]
+        b > 430[]
+        ? ack 7 b [] last
+        b > STALL 0
+        ! emit b x []
+        ! cast / q [] volatile ack=8 timeout=1s
+        ? sent 0
+        @ +2s
+        ? not timeout *
+        = acks 0
+        a > FLOW
+        a < 42["x"]
+        b > FLOW
+        b < 42["x"]
+        "#,
+    );
+}

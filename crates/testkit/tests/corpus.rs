@@ -40,3 +40,15 @@ fn bytes_without_meaning_keep_every_target_quiet() {
         }
     }
 }
+
+#[test]
+fn a_msgpack_packet_may_name_a_namespace_without_a_slash() {
+    testkit::fuzz::sio_msgpack(b"\x84\xa2id\x03\xa4type\x03\xa4data\x91\xa2ok\xa3nsp\xa1o");
+}
+
+#[test]
+fn a_volatile_broadcast_with_ack_that_nobody_gets_is_not_awaited() {
+    // A polling socket without a waiting GET, and a volatile broadcast that asks for acks.
+    let steps = [2, 0, 0, 3, 0, 4, 0, 0, 0, 2, 14, 0, 1, 20, 0, 27, 0, 0, 0, 1, 13, 3];
+    testkit::fuzz::shard(&steps);
+}

@@ -186,7 +186,8 @@ pub fn sio_msgpack(data: &[u8]) {
 }
 
 fn check_incoming(parser: Parser, incoming: &Incoming<'_>, attachments: &[bytes::Bytes]) {
-    assert!(incoming.namespace.starts_with('/'));
+    // A msgpack packet names whatever its peer wrote; in text, what does not begin with a slash is no name.
+    assert!(parser == Parser::Msgpack || incoming.namespace.starts_with('/'));
     match &incoming.payload {
         Payload::Event { name, elements, count } => {
             if let Ok(values) = sio_proto::to_value(parser, elements, *count, attachments) {

@@ -189,7 +189,7 @@ impl Outside {
             }
             5 => {
                 let Some((sid, revision)) = bytes.pick(&self.sids) else { return };
-                let deflate = bytes.next() % 2 == 0;
+                let deflate = bytes.next().is_multiple_of(2);
                 if let Ok(link) = self.cluster.upgrade(sid, revision, deflate) {
                     self.links.push((self.cluster.owner(sid), link));
                 }
@@ -234,7 +234,7 @@ impl Outside {
                     return;
                 }
                 let (index, socket) = self.connecting.remove(bytes.next() % self.connecting.len());
-                if bytes.next() % 8 == 0 {
+                if bytes.next().is_multiple_of(8) {
                     self.cluster.with(index, |shard, _| shard.refuse(socket, "no", None));
                 } else if self.cluster.with(index, |shard, _| shard.accept(socket)).is_some() {
                     self.sockets.push((index, socket));
@@ -293,7 +293,7 @@ impl Outside {
             }
             23 => {
                 let Some((index, socket)) = bytes.pick(&self.sockets) else { return };
-                let close = bytes.next() % 2 == 0;
+                let close = bytes.next().is_multiple_of(2);
                 self.cluster.with(index, |shard, now| shard.disconnect(now, socket, close));
             }
             24 => {
@@ -344,9 +344,9 @@ impl Outside {
         }
         if which >= 200 {
             let (pid, offset) = (bytes.pick(&self.pids), bytes.pick(&self.offsets));
-            let namespace = if which % 2 == 0 { "" } else { "/a," };
+            let namespace = if which.is_multiple_of(2) { "" } else { "/a," };
             return match (pid, offset) {
-                (Some(pid), Some(offset)) if which % 3 > 0 => {
+                (Some(pid), Some(offset)) if !which.is_multiple_of(3) => {
                     format!("40{namespace}{{\"pid\":\"{pid}\",\"offset\":\"{offset}\"}}")
                 }
                 (Some(pid), _) => format!("40{namespace}{{\"pid\":\"{pid}\"}}"),
