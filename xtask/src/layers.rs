@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("eio-proto", &[]),
     ("sio-proto", &[]),
     ("engine-core", &["eio-proto", "sio-proto", "ws-proto"]),
+    ("hub", &[]),
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),
     ("testkit", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),

@@ -1,0 +1,166 @@
+//! Owns an event on its way to rooms, and how it is written for those who watch. Does not know vocabularies, sockets
+//! or stores.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::room::RoomName;
+use crate::time::Timestamp;
+
+/// Tells one event from every other: a UUID, made by whoever publishes first. Version 7, so ids sort by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId(pub u128);
+
+impl EventId {
+    /// Reads 32 hexadecimal digits with or without hyphens.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut digits = [0; 32];
+        let mut count = 0;
+        for byte in text.bytes().filter(|byte| *byte != b'-') {
+            *digits.get_mut(count)? = byte;
+            count += 1;
+        }
+        let digits = std::str::from_utf8(&digits).ok().filter(|_| count == 32)?;
+        // `from_str_radix` would take a sign.
+        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        u128::from_str_radix(digits, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.0;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            id >> 96,
+            (id >> 80) & 0xffff,
+            (id >> 64) & 0xffff,
+            (id >> 48) & 0xffff,
+            id & 0xffff_ffff_ffff
+        )
+    }
+}
+
+/// What travels as the event's argument. SPEC "Events to clients".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shape {
+    /// `{event, data, room, timestamp, id}`, and `{epoch, seq}` where the room keeps a log.
+    Wrapped,
+    /// The data itself.
+    Flat,
+}
+
+/// Namespaces whose sockets share the rooms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    /// The members of the rooms in `/` and `/ws`: one vocabulary on both.
+    Rooms,
+    /// All of `/logs`.
+    Logs,
+    /// All of `/admin`.
+    Admin,
+}
+
+/// An event that is ready to go out.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Its id.
+    pub id: EventId,
+    /// Its name on the wire.
+    pub name: Box<str>,
+    /// Its data: well-formed JSON, shared by every copy.
+    pub data: Arc<RawValue>,
+    /// When it was published.
+    pub at: Timestamp,
+    /// What travels.
+    pub shape: Shape,
+}
+
+/// Where an event stands in the log of one room. Numbers of one epoch begin at 1 and have no gaps; another epoch means
+/// that the log was begun anew and nothing of the old one is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// Which log of the room.
+    pub epoch: u64,
+    /// Which event of it.
+    pub seq: u64,
+}
+
+#[derive(Serialize)]
+struct Wrapped<'a> {
+    event: &'a str,
+    data: &'a RawValue,
+    room: &'a str,
+    timestamp: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+}
+
+impl Event {
+    /// The argument as those in `room` get it: JSON.
+    #[must_use]
+    pub fn argument(&self, room: &RoomName, position: Option<Position>) -> Box<RawValue> {
+        match self.shape {
+            Shape::Flat => (*self.data).to_owned(),
+            Shape::Wrapped => {
+                let wrapped = Wrapped {
+                    event: &self.name,
+                    data: &self.data,
+                    room: room.as_str(),
+                    timestamp: &self.at.to_string(),
+                    id: &self.id.to_string(),
+                    epoch: position.map(|position| position.epoch),
+                    seq: position.map(|position| position.seq),
+                };
+                serde_json::value::to_raw_value(&wrapped).expect("invariant: texts and numbers become JSON")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        let id = EventId(0x0192_3f6a_7b1c_7def_8123_4567_89ab_cdef);
+        assert_eq!(id.to_string(), "01923f6a-7b1c-7def-8123-456789abcdef");
+        assert_eq!(EventId::parse(&id.to_string()), Some(id));
+        for bad in ["", "01923f6a", "+1923f6a7b1c7def8123456789abcdef", "01923f6a7b1c7def8123456789abcdef0"] {
+            assert_eq!(EventId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn wrapped_events_tell_where_they_stand() {
+        let event = Event {
+            id: EventId(1),
+            name: "task_update".into(),
+            data: Arc::from(RawValue::from_string(r#"{"n":1}"#.to_owned()).unwrap()),
+            at: Timestamp(0),
+            shape: Shape::Wrapped,
+        };
+        let room = RoomName::parse("tasks").unwrap();
+        let argument = event.argument(&room, Some(Position { epoch: 7, seq: 3 }));
+        assert_eq!(
+            argument.get(),
+            r#"{"event":"task_update","data":{"n":1},"room":"tasks","timestamp":"1970-01-01T00:00:00.000Z","id":"00000000-0000-0000-0000-000000000001","epoch":7,"seq":3}"#
+        );
+        assert!(!event.argument(&room, None).get().contains("seq"));
+        let flat = Event { shape: Shape::Flat, ..event };
+        assert_eq!(flat.argument(&room, None).get(), r#"{"n":1}"#);
+    }
+}
