@@ -128,6 +128,22 @@ pub(crate) fn skip_string(b: &[u8], i: usize) -> Result<usize, Stop> {
     if b.get(end) == Some(&b'"') { Ok(end + 1) } else { skip_string_from_escape(b, end) }
 }
 
+/// As [`skip_string`] for names, which are short; also answers whether there is an escape in it.
+#[inline(always)]
+pub(crate) fn skip_name(b: &[u8], i: usize) -> Result<(usize, bool), Stop> {
+    let mut end = i;
+    while let Some(&byte) = b.get(end) {
+        if byte == b'"' {
+            return Ok((end + 1, false));
+        }
+        if byte == b'\\' || byte < 0x20 {
+            break;
+        }
+        end += 1;
+    }
+    Ok((skip_string_from_escape(b, end)?, true))
+}
+
 /// The rest of a string, from a byte that needs a closer look.
 #[inline(never)]
 fn skip_string_from_escape(b: &[u8], mut i: usize) -> Result<usize, Stop> {
@@ -153,9 +169,21 @@ fn skip_string_from_escape(b: &[u8], mut i: usize) -> Result<usize, Stop> {
 
 /// Offset of the next quote, backslash or control character, or the end of the text.
 ///
-/// Eight bytes at a time, because most bytes of most packets lie within strings.
+/// Most bytes of most packets lie within strings. Whole blocks are looked at without a branch on each byte, which the compiler turns
+/// into vector instructions; the block that has the end in it is looked at in words of eight bytes.
 #[inline(always)]
 fn plain_run_end(b: &[u8], mut i: usize) -> usize {
+    // 32: two registers of the vector instructions that every x86-64 and aarch64 has. Longer blocks make short strings slower.
+    while let Some(block) = b.get(i..).and_then(|rest| rest.first_chunk::<32>()) {
+        let mut hits = 0;
+        for &byte in block {
+            hits |= u8::from(byte == b'"') | u8::from(byte == b'\\') | u8::from(byte < 0x20);
+        }
+        if hits != 0 {
+            break;
+        }
+        i += 32;
+    }
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     while let Some(chunk) = b.get(i..).and_then(|rest| rest.first_chunk::<8>()) {

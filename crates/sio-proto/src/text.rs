@@ -113,9 +113,9 @@ fn event<'a>(text: &'a str, start: usize, kind: Kind, limits: &Limits) -> Result
     let i = open_array(b, start, kind, limits)?;
     let (name, end) = match b.get(i) {
         Some(b'"') => {
-            let end = json::skip_string(b, i + 1).map_err(|stop| fault(stop, limits))?;
+            let (end, has_escapes) = json::skip_name(b, i + 1).map_err(|stop| fault(stop, limits))?;
             let raw = &text[i + 1..end - 1];
-            let name = if raw.contains('\\') { Cow::Owned(json::unescape(raw)) } else { Cow::Borrowed(raw) };
+            let name = if has_escapes { Cow::Owned(json::unescape(raw)) } else { Cow::Borrowed(raw) };
             (name, end)
         }
         Some(b'-' | b'0'..=b'9') => {
