@@ -46,7 +46,7 @@ if (flags.cookie) engineOptions.cookie = true;
 const server = http.createServer((req, res) => res.writeHead(404).end());
 const stop = flags['raw-engine-io'] ? startEngine() : startSocketServer();
 
-server.listen(Number(flags.port), '127.0.0.1', () => console.log('ready'));
+server.listen(Number(flags.port), '127.0.0.1', () => console.log(`ready ${server.address().port}`));
 process.on('SIGTERM', () => {
   stop();
   setTimeout(() => process.exit(0), 200);

@@ -43,7 +43,7 @@ run_python() {
 run_rust() {
   local skips
   mapfile -t skips < <(node -p 'require("./skips.json").filter((one) => one.suite === "rust").map((one) => "--skip\n" + one.test).join("\n")' | grep .)
-  (cd rust && "${CARGO:-cargo}" test --locked -- --test-threads 8 "${skips[@]}") >"$logs/rust" 2>&1
+  (cd rust && "${CARGO:-cargo}" test --locked -- --test-threads 4 "${skips[@]}") >"$logs/rust" 2>&1
 }
 # The sum of all numbers that the pattern's group catches in a part's log.
 sum() { grep -oP "$2" "$logs/$1" | awk '{ total += $1 } END { print total + 0 }'; }

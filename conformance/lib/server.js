@@ -2,7 +2,6 @@
 // Starts and stops the server under test. Knows the command line of the contract (README.md) and nothing of protocols.
 
 const { spawn } = require('node:child_process');
-const net = require('node:net');
 const path = require('node:path');
 const { after } = require('node:test');
 
@@ -26,20 +25,10 @@ after(async () => {
 });
 
 /**
- * Starts a server of one's own. Options are the contract's flags in camel case; `true` gives a bare flag.
+ * Starts a server of one's own, on any free port. Options are the contract's flags in camel case; `true` gives a bare flag.
  * The caller stops it.
  */
-async function startServer(options = {}) {
-  let lastError;
-  for (let attempt = 0; attempt < 3; attempt++) {
-    try {
-      return await tryStart(await freePort(), options);
-    } catch (error) {
-      lastError = error; // Most likely somebody took the port between our look and the server's bind.
-    }
-  }
-  throw lastError;
-}
+const startServer = (options = {}) => tryStart(0, options);
 
 /** Starts a server on a given port, for tests that bring one back. */
 const startOn = (port, options = {}) => tryStart(port, options);
@@ -62,12 +51,14 @@ function tryStart(port, options) {
     let text = '';
     child.stdout.on('data', (chunk) => {
       text += chunk;
-      if (!/^ready$/m.test(text)) return;
+      const ready = /^ready (\d+)$/m.exec(text);
+      if (!ready) return;
+      const bound = Number(ready[1]);
       clearTimeout(giveUp);
       resolve({
-        port,
+        port: bound,
         pid: child.pid,
-        url: `http://127.0.0.1:${port}`,
+        url: `http://127.0.0.1:${bound}`,
         exited,
         /** Graceful stop by SIGTERM; after 5 s by force. */
         async stop() {
@@ -86,15 +77,4 @@ function tryStart(port, options) {
   });
 }
 
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const probe = net.createServer();
-    probe.on('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
-  });
-}
-
-module.exports = { shared, startServer, startOn, freePort, IS_REFERENCE };
+module.exports = { shared, startServer, startOn, IS_REFERENCE };

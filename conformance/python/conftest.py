@@ -5,7 +5,6 @@ import os
 import pathlib
 import shlex
 import signal
-import socket
 import subprocess
 import threading
 
@@ -21,8 +20,8 @@ class Server:
     """One server under test; `options` are the contract's flags, True for a bare one."""
 
     def __init__(self, port=None, **options):
-        self.port = port or free_port()
-        command = ["sh", "-c", f'exec {FIXTURE} "$@"', "fixture", "--port", str(self.port)]
+        # 0: any that is free, which the server then tells.
+        command = ["sh", "-c", f'exec {FIXTURE} "$@"', "fixture", "--port", str(port or 0)]
         for name, value in options.items():
             command.append("--" + name.replace("_", "-"))
             if value is not True:
@@ -32,8 +31,10 @@ class Server:
         guard.start()
         line = self.process.stdout.readline()
         guard.cancel()
-        if line.strip() != "ready":
+        word, _, bound = line.strip().partition(" ")
+        if word != "ready":
             raise RuntimeError(f"no 'ready' from: {shlex.join(command)}")
+        self.port = int(bound)
         self.url = f"http://127.0.0.1:{self.port}"
 
     def kill(self):
@@ -46,12 +47,6 @@ class Server:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.kill()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,7 @@ struct Server {
 
 impl Server {
     fn start(flags: &[&str]) -> Server {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Server::start_on(port, flags)
+        Server::start_on(0, flags)
     }
 
     fn start_on(port: u16, flags: &[&str]) -> Server {
@@ -39,7 +38,8 @@ impl Server {
             .expect("the server under test starts");
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), "ready", "{fixture} did not say that it is ready");
+        let port = line.trim().strip_prefix("ready ").and_then(|port| port.parse().ok());
+        let port = port.unwrap_or_else(|| panic!("{fixture} did not say that it is ready: {line:?}"));
         Server { child, url: format!("http://127.0.0.1:{port}"), port }
     }
 }
@@ -184,10 +184,10 @@ mod blocking {
     }
 
     fn heartbeats_keep_it(transport: TransportType) {
-        let server = Server::start(&["--ping-interval", "300", "--ping-timeout", "1000"]);
+        let server = Server::start(&["--ping-interval", "300", "--ping-timeout", "3000"]);
         let (client, inbox) = connect(&server, transport, "/", json!({}));
         await_event(&inbox, "auth").unwrap();
-        std::thread::sleep(Duration::from_millis(1300));
+        std::thread::sleep(Duration::from_millis(4000));
         assert_eq!(ask(&client, "message-with-ack", json!(1)), json!([1]));
         assert!(
             !inbox.try_iter().any(|(event, _)| event == "close" || event == "auth"),

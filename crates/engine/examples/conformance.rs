@@ -212,10 +212,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .dynamic_namespace(dynamic, |ns| register(ns, &app, false))
         .build()?;
     let _ = app.server.set(server.clone());
-    server.listen(([127, 0, 0, 1], args.port).into()).await?;
+    let bound = server.listen(([127, 0, 0, 1], args.port).into()).await?;
     #[allow(clippy::print_stdout)] // Whoever started this waits for the line.
     {
-        println!("ready");
+        println!("ready {}", bound.port());
     }
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     term.recv().await;

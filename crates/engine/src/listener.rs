@@ -102,9 +102,14 @@ pub(crate) async fn listen(
     address: SocketAddr,
     serving: Serving,
 ) -> io::Result<SocketAddr> {
+    // The shards share the port on purpose, and so another process that does the same could silently get half of our
+    // connections. A socket that does not share tells whether somebody is there.
+    if address.port() != 0 {
+        drop(bind(address, false)?);
+    }
     let mut bound = address;
     for port in server.ports() {
-        let listener = bind(bound)?;
+        let listener = bind(bound, true)?;
         // Port 0 asks for any; the other shards then share the one that was given.
         bound = listener.local_addr()?;
         let (server, serving) = (server.clone(), serving.clone());
@@ -117,13 +122,16 @@ pub(crate) async fn listen(
     Ok(bound)
 }
 
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// Binds, and listens if the port is to be shared.
+fn bind(address: SocketAddr, is_shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    socket.set_reuse_port(is_shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    if is_shared {
+        socket.listen(BACKLOG)?;
+    }
     Ok(socket.into())
 }
 

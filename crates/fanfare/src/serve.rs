@@ -124,8 +124,7 @@ async fn free_address(name: &str, listener: &Listener, insecure: bool) -> anyhow
              (FANFARE_SERVER__INSECURE=true)."
         );
     }
-    // The engine's listeners share their port on purpose, so a second server would silently get half of our
-    // connections: ask for the port alone first.
+    // Asked for once before the engine is built, so that nothing has begun when it is refused.
     std::net::TcpListener::bind(address).with_context(|| {
         format!("{name}: {address} cannot be bound; choose another with --{name}-port or {name}.port")
     })?;

@@ -157,6 +157,19 @@ async fn a_shutdown_sends_everyone_away_and_frees_the_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_another_server_has_is_refused() {
+    let (first, second) = (falling(None), falling(None));
+    let address = first.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let refused = second.listen(address).await.unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
+    first.shutdown(Duration::ZERO).await;
+    // What is left of the first one's connections is no reason to wait.
+    while second.listen(address).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_beyond_the_bound_wait_until_others_go() {
     let server = Server::builder().shards(1).connections_max(2).build().unwrap();
     let address = server.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
