@@ -198,7 +198,7 @@ impl Shard {
         let mut offset = String::new();
         for event in log.after(resume.after) {
             if self.is_for(socket, entry, &sid, event) {
-                log.write_offset(event.seq, &mut offset);
+                log.write_offset(event.seq, event.number, &mut offset);
                 missed.push((offset.as_str().into(), event.message.clone()));
             }
         }
@@ -411,7 +411,8 @@ impl Shard {
             entry.carried = None;
         }
         self.forget_socket(socket);
-        Some(Claimed { socket, sid, pid, rooms, missed, had })
+        let order = self.log.as_ref()?.order();
+        Some(Claimed { socket, sid, pid, rooms, missed, had, order })
     }
 
     /// The answer to [`Output::Claim`](crate::Output::Claim) is an offer: this shard takes the socket's place in its
@@ -540,6 +541,8 @@ impl Shard {
         else {
             return;
         };
+        // What the holder has been sent this shard has been sent, too, if it was for it.
+        self.note_order(claimed.order);
         let Some(entry) = self.sockets.get(socket) else { return };
         let (sid, had) = (entry.sid.to_string(), HashSet::<_, RandomState>::from_iter(claimed.had));
         let mut events: Vec<(Box<str>, Rc<Message>)> =
@@ -551,7 +554,7 @@ impl Shard {
         let mut offset = String::new();
         for event in log.after(since) {
             if self.is_for(socket, entry, &sid, event) && event.id.is_none_or(|id| !had.contains(&id)) {
-                log.write_offset(event.seq, &mut offset);
+                log.write_offset(event.seq, event.number, &mut offset);
                 events.push((offset.as_str().into(), event.message.clone()));
             }
         }

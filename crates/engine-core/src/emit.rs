@@ -44,6 +44,36 @@ pub struct Flags {
     pub uncompressed: bool,
     /// For this node's sockets only. A shard knows no other nodes: the flag is for those who carry broadcasts on.
     pub local: bool,
+    /// Its place among the application's own numbers.
+    pub order: Order,
+}
+
+/// Where an event stands in the numbers that an application gives to what it sends, from 1. It sends in that order, all
+/// from one task; what is not numbered may come in between.
+///
+/// With recovery on, every offset tells the newest number that the shard has had: who comes back with it, to whatever
+/// process, lacks what has a higher one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Not numbered. Its offset tells the newest number of the shard.
+    #[default]
+    None,
+    /// A number higher than all before.
+    Live(u64),
+    /// A number that was sent before, now sent again to somebody who lacks it and what follows it. Its offset tells this
+    /// number and no newer one, so that who breaks off here is resumed here.
+    Replay(u64),
+}
+
+impl Order {
+    /// The number; 0 if there is none.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self {
+            Order::None => 0,
+            Order::Live(number) | Order::Replay(number) => number,
+        }
+    }
 }
 
 /// Asks recipients of an emit to answer.
@@ -86,7 +116,8 @@ struct Encoding<'a> {
     body: &'a Body,
     ack_id: Option<u64>,
     compress: bool,
-    offset: Option<u64>,
+    /// Position in the log, and the number that goes with it.
+    offset: Option<(u64, u64)>,
     plain: Option<Rc<Message>>,
     with_offset: Option<Rc<Message>>,
 }
@@ -104,6 +135,7 @@ impl Shard {
         flags: Flags,
         ack: Option<AckRequest>,
     ) -> Result<(), EmitFault> {
+        self.note_order(flags.order.number());
         let Some(entry) = self.sockets.get_mut(socket) else { return Err(EmitFault::NotConnected) };
         let is_away = entry.is_away();
         if !entry.is_connected() && !is_away {
@@ -128,7 +160,7 @@ impl Shard {
         let mut encoding = self.encoding(namespace, body, flags, ack_id);
         if is_away {
             let message = self.encode_with_offset(&mut encoding);
-            self.store(now, None, Scope::Socket(socket), message);
+            self.store(now, None, Scope::Socket(socket), flags.order, message);
             return Ok(());
         }
         if flags.volatile && !self.is_writable(session) {
@@ -143,7 +175,7 @@ impl Shard {
         };
         self.push(session, message.clone());
         if is_stored {
-            self.store(now, None, Scope::Socket(socket), message);
+            self.store(now, None, Scope::Socket(socket), flags.order, message);
         }
         Ok(())
     }
@@ -221,6 +253,7 @@ impl Shard {
         flags: Flags,
         ack: Option<AckRequest>,
     ) -> usize {
+        self.note_order(flags.order.number());
         let Some(&namespace) = self.namespace_names.get(&*target.namespace) else { return 0 };
         let members = self.select(namespace, target);
         let mut sent = 0;
@@ -260,7 +293,7 @@ impl Shard {
                 rooms: target.rooms.iter().cloned().collect(),
                 except: target.except.iter().cloned().collect(),
             };
-            self.store(now, id, scope, message);
+            self.store(now, id, scope, flags.order, message);
         }
         self.return_selection(members);
         sent
@@ -435,8 +468,8 @@ impl Shard {
         // A volatile event repeats the newest offset: whatever its last argument is, the peer does not take it for
         // an offset, and loses nothing when it comes back.
         let offset = match (&self.log, ack_id) {
-            (Some(log), None) if flags.volatile => Some(log.next_seq() - 1),
-            (Some(log), None) => Some(log.next_seq()),
+            (Some(log), None) if flags.volatile => Some((log.next_seq() - 1, log.number_of(flags.order))),
+            (Some(log), None) => Some((log.next_seq(), log.number_of(flags.order))),
             (Some(_), Some(_)) | (None, _) => None,
         };
         Encoding {
@@ -464,8 +497,8 @@ impl Shard {
         }
         let mut offset = std::mem::take(&mut self.offset_scratch);
         let message = match (&self.log, encoding.offset) {
-            (Some(log), Some(seq)) => {
-                log.write_offset(seq, &mut offset);
+            (Some(log), Some((seq, number))) => {
+                log.write_offset(seq, number, &mut offset);
                 self.encode_event(encoding, Some(&offset))
             }
             _ => self.encode_event(encoding, None),
@@ -495,9 +528,24 @@ impl Shard {
         message
     }
 
-    fn store(&mut self, now: Moment, id: Option<BroadcastId>, scope: Scope, message: Rc<Message>) {
+    fn store(
+        &mut self,
+        now: Moment,
+        id: Option<BroadcastId>,
+        scope: Scope,
+        order: Order,
+        message: Rc<Message>,
+    ) {
         if let Some(log) = &mut self.log {
-            log.append(now, id, scope, message);
+            log.append(now, id, scope, order, message);
+        }
+    }
+
+    /// Notes that the application has sent here everything up to this number that is for this shard: from now on
+    /// offsets tell it. Smaller ones than that noted change nothing.
+    pub fn note_order(&mut self, number: u64) {
+        if let Some(log) = &mut self.log {
+            log.note_order(number);
         }
     }
 }

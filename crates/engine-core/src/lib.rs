@@ -38,7 +38,7 @@ pub use ack::AckToken;
 pub use config::{Config, Recovery, Transports};
 pub use connect::{Accepted, JoinFault};
 pub use counters::{Counters, Gauges};
-pub use emit::{AckRequest, BroadcastId, EmitFault, Flags, Target};
+pub use emit::{AckRequest, BroadcastId, EmitFault, Flags, Order, Target};
 pub use link::{LinkKey, LinkTag};
 pub use moment::Moment;
 pub use output::{Output, Reply};

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use eio_proto::Sid;
 
-use crate::emit::BroadcastId;
+use crate::emit::{BroadcastId, Order};
 use crate::message::Message;
 use crate::moment::Moment;
 use crate::room::NamespaceIndex;
@@ -61,6 +61,8 @@ pub(crate) struct Entry {
     at: Moment,
     pub(crate) id: Option<BroadcastId>,
     pub(crate) scope: Scope,
+    /// The application's number that its offset tells.
+    pub(crate) number: u64,
     /// The message with its offset, as it was sent.
     pub(crate) message: Rc<Message>,
 }
@@ -87,6 +89,8 @@ pub(crate) struct Log {
     dropped_before: u64,
     /// Tells this log's offsets from those of other shards and earlier processes.
     tag: u32,
+    /// The highest of the application's numbers that this shard has been sent; 0 before the first.
+    order: u64,
 }
 
 /// What an offset says to this log.
@@ -103,7 +107,16 @@ pub(crate) enum Offset {
 impl Log {
     pub(crate) fn new(bytes_max: usize, age_max: Duration, tag: u32) -> Self {
         // Numbers begin at 1, so that "after 0" means everything.
-        Self { entries: VecDeque::new(), next_seq: 1, bytes: 0, bytes_max, age_max, dropped_before: 1, tag }
+        Self {
+            entries: VecDeque::new(),
+            next_seq: 1,
+            bytes: 0,
+            bytes_max,
+            age_max,
+            dropped_before: 1,
+            tag,
+            order: 0,
+        }
     }
 
     /// The number that the next event will get.
@@ -114,6 +127,23 @@ impl Log {
     /// Events before this number are not kept any more.
     pub(crate) fn first_seq(&self) -> u64 {
         self.dropped_before
+    }
+
+    /// The highest of the application's numbers that this shard has been sent.
+    pub(crate) fn order(&self) -> u64 {
+        self.order
+    }
+
+    pub(crate) fn note_order(&mut self, number: u64) {
+        self.order = self.order.max(number);
+    }
+
+    /// The number that the offset of an event with this order tells.
+    pub(crate) fn number_of(&self, order: Order) -> u64 {
+        match order {
+            Order::None | Order::Live(_) => self.order,
+            Order::Replay(number) => number,
+        }
     }
 
     /// Leaves out a number: a position that no offset given so far names or lies beyond.
@@ -130,14 +160,22 @@ impl Log {
         self.bytes
     }
 
-    /// Writes the offset of event `seq` as it travels: opaque to peers, and never a number or JSON.
-    pub(crate) fn write_offset(&self, seq: u64, out: &mut String) {
+    /// Writes the offset of event `seq` as it travels, with the application's number unless that is 0: opaque to
+    /// peers, and never a number or JSON.
+    pub(crate) fn write_offset(&self, seq: u64, number: u64, out: &mut String) {
         out.clear();
         write!(out, "{:x}-{seq:x}", self.tag).expect("invariant: writing to a string cannot fail");
+        if number > 0 {
+            write!(out, "-{number:x}").expect("invariant: writing to a string cannot fail");
+        }
     }
 
     pub(crate) fn parse_offset(&self, offset: &str) -> Offset {
-        let Some((tag, seq)) = offset.split_once('-') else { return Offset::Malformed };
+        let Some((tag, position)) = offset.split_once('-') else { return Offset::Malformed };
+        let (seq, number) = position.split_once('-').unwrap_or((position, "0"));
+        if u64::from_str_radix(number, 16).is_err() {
+            return Offset::Malformed;
+        }
         match (u32::from_str_radix(tag, 16), u64::from_str_radix(seq, 16)) {
             (Ok(tag), Ok(seq)) if tag == self.tag && seq < self.next_seq => Offset::Ours(seq),
             (Ok(tag), Ok(_)) if tag != self.tag => Offset::Foreign,
@@ -151,9 +189,11 @@ impl Log {
         now: Moment,
         id: Option<BroadcastId>,
         scope: Scope,
+        order: Order,
         message: Rc<Message>,
     ) {
-        let entry = Entry { seq: self.next_seq, at: now, id, scope, message };
+        let number = self.number_of(order);
+        let entry = Entry { seq: self.next_seq, at: now, id, scope, number, message };
         self.next_seq += 1;
         self.bytes += entry.weight();
         self.entries.push_back(entry);
@@ -243,6 +283,8 @@ pub struct Claimed {
     /// Broadcasts that the shard had while it held the socket for the claimant: whichever of them were for the socket
     /// are among `missed`.
     pub had: Vec<BroadcastId>,
+    /// The highest of the application's numbers that the shard has been sent.
+    pub order: u64,
 }
 
 /// A socket leaves its shard, or was not to be had after all.
@@ -295,7 +337,7 @@ mod tests {
 
     fn append(log: &mut Log, millis: u64) {
         let scope = Scope::Rooms { namespace: 0, rooms: Box::new([]), except: Box::new([]) };
-        log.append(Moment::from_millis(millis), None, scope, Message::text(b"42[\"x\"]"));
+        log.append(Moment::from_millis(millis), None, scope, Order::None, Message::text(b"42[\"x\"]"));
     }
 
     #[test]
@@ -303,12 +345,16 @@ mod tests {
         let mut log = log();
         append(&mut log, 0);
         let mut text = String::new();
-        log.write_offset(1, &mut text);
+        log.write_offset(1, 0, &mut text);
         assert_eq!(text, "beef-1");
         assert_eq!(log.parse_offset(&text), Offset::Ours(1));
         assert_eq!(log.parse_offset("beef-2"), Offset::Malformed, "an event that never was");
         assert_eq!(log.parse_offset("bee-1"), Offset::Foreign);
-        for nonsense in ["", "-", "x", "1", "beef", "beef-", "beef-x", "1795000000123-0-1"] {
+        log.write_offset(1, 300, &mut text);
+        assert_eq!((text.as_str(), log.parse_offset(&text)), ("beef-1-12c", Offset::Ours(1)));
+        for nonsense in
+            ["", "-", "x", "1", "beef", "beef-", "beef-x", "beef-1-", "beef-1-1-1", "1795000000123-0-1"]
+        {
             assert_eq!(log.parse_offset(nonsense), Offset::Malformed, "{nonsense}");
         }
     }

@@ -724,3 +724,36 @@ fn a_pong_while_the_application_decides_says_nothing_about_what_was_missed() {
         "#,
     );
 }
+
+#[test]
+fn offsets_tell_the_newest_number_of_the_application_and_replays_their_own() {
+    check_open(&format!(
+        r#"
+        ! emit a x [1]
+        a < 42["x",1,"*-1"]
+        ! cast / x [2] order=10
+        a < 42["x",2,"*-2-a"]
+        ! cast / to=nobody x [3] order=17
+        ! emit a x [4]
+        a < 42["x",4,"*-3-11"]
+        ! emit a x [5] volatile
+        a < 42["x",5,"*-3-11"]
+        ! emit a x [6] replay=12
+        a < 42["x",6,"*-4-c"]
+        ! emit a x [7] replay=16
+        a < 42["x",7,"*-5-10"]
+        ! cast / x [8] order=3
+        a < 42["x",8,"*-6-11"]
+        ! cast /none x [9] order=32
+        ! emit a x [10]
+        a < 42["x",10,"*-7-20"]
+        a > CUT
+        ! emit a x [11] replay=9
+        ! cast / x [12]
+        {BACK}
+        a < 42["x",11,"*-8-9"]
+        a < 42["x",12,"*-9-20"]
+        a < 40{{"sid":"$sid","pid":"$pid"}}
+        "#
+    ));
+}

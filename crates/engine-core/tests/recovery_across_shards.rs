@@ -384,3 +384,19 @@ fn a_room_left_while_its_socket_moves_stops_the_move() {
         back(2)
     ));
 }
+
+#[test]
+fn the_newest_number_of_the_application_comes_along() {
+    check(&format!(
+        r#"
+        ! emit a m [2] order=300
+        a < 42["m",2,"*-2-12c"]
+        a > CUT
+        {}
+        {CONNECTED}
+        ! emit a m [3]
+        a < 42["m",3,"*-12c"]
+        "#,
+        back(1)
+    ));
+}

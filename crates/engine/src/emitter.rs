@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine_core::{Flags, Target};
+use engine_core::{Flags, Order, Target};
 use serde::Serialize;
 use sio_proto::{Args, Body, One};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::{Acks, Part};
-use crate::mail::{Broadcast, BroadcastAck, Busy, Command, Mail};
+use crate::mail::{self, Broadcast, BroadcastAck, Busy, Command, Mail, Port};
 use crate::namespace::Relay;
 use crate::server::{Inner, SocketInfo};
 use crate::shard::ShardState;
@@ -71,6 +71,21 @@ impl Broadcaster {
         self
     }
 
+    /// Gives it a number of the application's own, higher than that of all before; see [`Order`]. Numbered events are to
+    /// be sent by one task, in their order.
+    #[must_use]
+    pub fn order(mut self, number: u64) -> Self {
+        self.flags.order = Order::Live(number);
+        self
+    }
+
+    /// Marks it as one that was sent before under this number, and is now sent again to who lacks it; see [`Order`].
+    #[must_use]
+    pub fn replay(mut self, number: u64) -> Self {
+        self.flags.order = Order::Replay(number);
+        self
+    }
+
     /// Sends an event with one argument.
     ///
     /// # Errors
@@ -88,6 +103,40 @@ impl Broadcaster {
         let body = self.server.parser().encode_event_args(event, args)?;
         self.send(self.broadcast(body, None))?;
         Ok(())
+    }
+
+    /// As [`Broadcaster::emit`], but waits where a shard's mailbox is full instead of leaving it out. What one task sends
+    /// so, each awaited before the next, arrives in that order, and in order with what it emits without waiting.
+    ///
+    /// Nothing is sent before it is first polled; if it is dropped before it is ready, nobody gets the event.
+    ///
+    /// # Errors
+    /// [`EmitError::Payload`]; [`EmitError::Busy`] only when the server has stopped.
+    pub fn emit_waiting<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        payload: &T,
+    ) -> impl Future<Output = Result<(), EmitError>> + Send {
+        self.emit_args_waiting(event, &One(payload))
+    }
+
+    /// [`Broadcaster::emit_waiting`] with any arguments.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn emit_args_waiting<A: Args + ?Sized>(
+        &self,
+        event: &str,
+        args: &A,
+    ) -> impl Future<Output = Result<(), EmitError>> + Send + use<A> {
+        // Encoded at once, so that the future keeps no argument.
+        let body = self.server.parser().encode_event_args(event, args);
+        let broadcast = body.map(|body| self.broadcast(body, None));
+        let server = self.server.clone();
+        async move {
+            send_waiting(&server, broadcast?).await?;
+            Ok(())
+        }
     }
 
     fn broadcast(&self, body: Body, ack: Option<BroadcastAck>) -> Broadcast {
@@ -169,7 +218,32 @@ impl Broadcaster {
     /// [`Busy`]: on that shard nothing happened.
     pub fn sockets_join<R: IntoRooms>(&self, rooms: R) -> Result<(), Busy> {
         let rooms: Arc<[Box<str>]> = rooms.into_rooms().into();
-        self.command_all(|target| Command::JoinAll { target, rooms: rooms.clone() })
+        self.command_all(|target| Command::JoinAll { target, rooms: rooms.clone(), done: None })
+    }
+
+    /// Has the chosen sockets join rooms, each all of them or none, and waits until they have: whoever broadcasts to the
+    /// rooms after that, from anywhere, finds them.
+    ///
+    /// # Errors
+    /// [`Busy`] when the server has stopped.
+    pub async fn sockets_join_waiting<R: IntoRooms + Send>(&self, rooms: R) -> Result<JoinedAll, Busy> {
+        let rooms: Arc<[Box<str>]> = rooms.into_rooms().into();
+        let target = Arc::new(self.target.clone());
+        let mut answers = Vec::new();
+        let ports: Vec<Arc<Port>> = self.server.interested(&self.target).cloned().collect();
+        for port in ports {
+            let (to, answer) = oneshot::channel();
+            let (target, rooms) = (target.clone(), rooms.clone());
+            port.send_command_waiting(Command::JoinAll { target, rooms, done: Some(to) }).await?;
+            answers.push(answer);
+        }
+        let mut all = JoinedAll::default();
+        for answer in answers {
+            let JoinedAll { joined, refused } = answer.await.map_err(|_| Busy { stopped: true })?;
+            all.joined += joined;
+            all.refused += refused;
+        }
+        Ok(all)
     }
 
     /// Has the chosen sockets leave rooms.
@@ -196,5 +270,155 @@ impl Broadcaster {
             outcome = outcome.and(port.send(Mail::Command(make(target.clone()))));
         }
         outcome
+    }
+}
+
+/// What [`Broadcaster::sockets_join_waiting`] has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JoinedAll {
+    /// Sockets that are in all the rooms now.
+    pub joined: usize,
+    /// Sockets that would have been in more than
+    /// [`Config::rooms_per_socket_max`](engine_core::Config::rooms_per_socket_max) rooms: they joined none of these.
+    pub refused: usize,
+}
+
+/// Mails a broadcast to every shard that wants it, once all of them have room.
+///
+/// Shards that want it are looked up and mailed within one [`Mailing`](crate::sending::Mailing), as without waiting:
+/// else a socket that moves in between may miss it, or get it on both shards. To wait meanwhile would keep sockets from
+/// moving, so the places are taken before, and the look-up is done again after each wait.
+async fn send_waiting(server: &Inner, broadcast: Broadcast) -> Result<(), Busy> {
+    let broadcast = Arc::new(broadcast);
+    let mut places = Vec::new();
+    loop {
+        let full = {
+            let _sending = server.sending.begin();
+            let (mut wanted, mut full) = (Vec::new(), None);
+            for port in server.interested(&broadcast.target) {
+                wanted.push(port);
+                let is_taken = |(taken, _): &(u8, _)| *taken == port.index;
+                if !mail::is_turn_of(port) && !places.iter().any(is_taken) {
+                    match port.try_reserve() {
+                        Ok(place) => places.push((port.index, place)),
+                        Err(busy) if busy.stopped => return Err(busy),
+                        Err(_) => {
+                            full = Some(port);
+                            break;
+                        }
+                    }
+                }
+            }
+            match full {
+                Some(port) => port,
+                None => {
+                    for port in wanted {
+                        let letter = Mail::Command(Command::Broadcast(broadcast.clone()));
+                        match places.iter().position(|(taken, _)| *taken == port.index) {
+                            Some(index) => places.swap_remove(index).1.send(letter),
+                            // In its own turn a shard takes any number of commands.
+                            None => port.send(letter)?,
+                        }
+                    }
+                    return Ok(());
+                }
+            }
+        };
+        // Who waits holds places of shards before that one only, so that no two wait for each other.
+        places.retain(|(taken, _)| *taken < full.index);
+        places.push((full.index, full.reserve().await?));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use eio_proto::Sid;
+    use engine_core::{Recovery, ShardId};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::mail::MAILBOX_LETTERS;
+    use crate::server::Server;
+
+    const MOMENT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(20);
+
+    /// Keeps a shard from taking letters until the answer is dropped, and fills its mailbox.
+    async fn choke(server: &Server, shard: usize) -> Sender<()> {
+        let (release, released) = channel::<()>();
+        let (begun, has_begun) = oneshot::channel();
+        let port = &server.inner.ports()[shard];
+        let call = Mail::Call(Box::new(move |_| {
+            let _ = begun.send(());
+            let _ = released.recv();
+        }));
+        assert!(port.send(call).is_ok());
+        has_begun.await.expect("the shard takes letters until then");
+        for _ in 0..MAILBOX_LETTERS {
+            assert!(port.send(Mail::Call(Box::new(|_| {}))).is_ok());
+        }
+        release
+    }
+
+    /// The name of a socket's own room on a shard, which has no such socket.
+    fn nobody(shard: u8) -> String {
+        let mut bytes = [7; 15];
+        bytes[..3].copy_from_slice(&[0, 0, shard]);
+        let sid = Sid::new(bytes);
+        assert_eq!(ShardId::of(sid).shard, shard);
+        sid.to_string()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_a_full_mailbox_keeps_no_socket_from_moving() {
+        let server = Server::builder().shards(3).recovery(Recovery::default()).build().unwrap();
+        let release = choke(&server, 1).await;
+        let to_all = server.to([nobody(0), nobody(1), nobody(2)]);
+        let busy = to_all.emit("at once", &1).unwrap_err();
+        assert!(matches!(busy, EmitError::Busy(busy) if !busy.is_stopped()));
+        let mut waiting = std::pin::pin!(to_all.emit_waiting("later", &2));
+        assert!(timeout(MOMENT, waiting.as_mut()).await.is_err(), "shard 1 has no room");
+        timeout(LONG, server.inner.sending.settle()).await.expect("nobody counts as sending");
+        // Places are taken in the order of shards: that of shard 2 stays free for others.
+        assert!(server.to(nobody(2)).emit_waiting("past it", &3).await.is_ok());
+        drop(release);
+        timeout(LONG, waiting).await.expect("there is room again").unwrap();
+        server.shutdown(Duration::ZERO).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_who_wait_for_several_full_mailboxes_all_come_through() {
+        let server = Server::builder().shards(2).recovery(Recovery::default()).build().unwrap();
+        let releases = [choke(&server, 0).await, choke(&server, 1).await];
+        let waiting: Vec<_> = (0..100)
+            .map(|number| {
+                let rooms = if number % 2 == 0 { [0, 1] } else { [1, 0] };
+                let to = server.to(rooms.map(nobody));
+                tokio::spawn(async move { to.emit_waiting("m", &number).await })
+            })
+            .collect();
+        tokio::time::sleep(MOMENT).await;
+        assert!(waiting.iter().all(|task| !task.is_finished()));
+        drop(releases);
+        for task in waiting {
+            timeout(LONG, task).await.expect("in time").expect("no panic").expect("it is sent");
+        }
+        server.shutdown(Duration::ZERO).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stopped_server_keeps_nobody_waiting() {
+        let server = Server::builder().shards(2).build().unwrap();
+        server.shutdown(Duration::ZERO).await;
+        let stopped = loop {
+            // The shard's thread ends a moment after it was told to.
+            match timeout(LONG, server.to(nobody(1)).emit_waiting("m", &1)).await.expect("in time") {
+                Ok(()) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(stopped, EmitError::Busy(busy) if busy.is_stopped()));
     }
 }

@@ -17,10 +17,11 @@ use sio_proto::Body;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::AckSink;
+use crate::emitter::JoinedAll;
 use crate::handshake::Handshake;
 use crate::refusal::Refusal;
 use crate::shard::ShardState;
-use crate::socket::SocketShared;
+use crate::socket::{Joined, SocketShared};
 use crate::stream::Stream;
 
 /// Letters that one mailbox holds. Default 65,536, a few MiB at the most: at a million small emits a second, the
@@ -131,9 +132,11 @@ pub(crate) enum Command {
         body: Body,
     },
     Broadcast(Arc<Broadcast>),
+    /// With `done` it is all rooms or none, and whoever waits is told.
     Join {
         socket: SocketKey,
         rooms: Vec<Box<str>>,
+        done: Option<oneshot::Sender<Joined>>,
     },
     Leave {
         socket: SocketKey,
@@ -150,6 +153,7 @@ pub(crate) enum Command {
     JoinAll {
         target: Arc<Target>,
         rooms: Arc<[Box<str>]>,
+        done: Option<oneshot::Sender<JoinedAll>>,
     },
     LeaveAll {
         target: Arc<Target>,
@@ -244,6 +248,27 @@ impl Port {
     /// Sends a letter that must arrive, waiting for room.
     pub(crate) async fn send_waiting(&self, mail: Mail) -> Result<(), Busy> {
         self.mailbox.send(mail).await.map_err(|_| Busy { stopped: true })
+    }
+
+    /// As [`Port::send`], but waits for room. In a turn of the shard there always is room, and no waiting.
+    pub(crate) async fn send_command_waiting(&self, command: Command) -> Result<(), Busy> {
+        match try_local(self, command) {
+            Ok(()) => Ok(()),
+            Err(command) => self.send_waiting(Mail::Command(command)).await,
+        }
+    }
+
+    /// Takes a place in the mailbox, if there is one.
+    pub(crate) fn try_reserve(&self) -> Result<mpsc::Permit<'_, Mail>, Busy> {
+        self.mailbox
+            .try_reserve()
+            .map_err(|error| Busy { stopped: matches!(error, mpsc::error::TrySendError::Closed(())) })
+    }
+
+    /// Waits for a place in the mailbox.
+    pub(crate) async fn reserve(&self) -> Result<mpsc::Permit<'_, Mail>, Busy> {
+        self.was_full.store(true, Ordering::Relaxed);
+        self.mailbox.reserve().await.map_err(|_| Busy { stopped: true })
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use eio_proto::Sid;
 use engine_core::{
-    AckRequest, Claim, Claimant, Claimed, Handover, LinkKey, Moment, Output, Reason, Reply, RequestId,
-    SessionKey, Shard, SocketKey, Target,
+    AckRequest, Claim, Claimant, Claimed, Handover, JoinFault, LinkKey, Moment, Output, Reason, Reply,
+    RequestId, SessionKey, Shard, SocketKey, Target,
 };
 use mio::{Events, Token};
 use tokio::io::unix::AsyncFd;
@@ -21,12 +21,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::{AckFault, Answered, Part, Waiter, Waiters};
 use crate::calls::{contain, dispatch, poll_once, start};
+use crate::emitter::JoinedAll;
 use crate::handshake::Handshake;
 use crate::mail::{self, Broadcast, Command, LinkMail, Mail, RequestMail};
 use crate::namespace::{Event, Namespace};
 use crate::refusal::Refusal;
 use crate::server::{Inner, SocketInfo};
-use crate::socket::{ConnectRequest, Kept, Socket, SocketShared};
+use crate::socket::{ConnectRequest, Joined, Kept, Socket, SocketShared};
 use crate::stream::Stream;
 
 /// Bytes read from one link at a time. Large enough that one busy peer is read in few calls, small enough to stay in
@@ -63,6 +64,24 @@ pub(crate) struct ShardState {
     commands: Vec<Command>,
     /// Polling sessions whose next GET is to be cut. Nearly always empty.
     severing: Vec<SessionKey>,
+    /// Who is told something as soon as the rooms opened so far are announced. Nearly always empty.
+    announcements: Vec<Announcement>,
+}
+
+/// News for somebody who waits until others can find the rooms that were opened for him.
+enum Announcement {
+    Joined(oneshot::Sender<Joined>, Joined),
+    JoinedAll(oneshot::Sender<JoinedAll>, JoinedAll),
+}
+
+impl Announcement {
+    fn make(self) {
+        // Whoever asked may have stopped waiting.
+        match self {
+            Announcement::Joined(to, joined) => drop(to.send(joined)),
+            Announcement::JoinedAll(to, joined) => drop(to.send(joined)),
+        }
+    }
 }
 
 struct LinkEntry {
@@ -110,6 +129,7 @@ impl ShardState {
             write_buf: Vec::new(),
             commands: Vec::new(),
             severing: Vec::new(),
+            announcements: Vec::new(),
         })
     }
 
@@ -544,12 +564,16 @@ impl ShardState {
             },
             Command::Answer { socket, ack_id, body } => self.core.answer(socket, ack_id, &body),
             Command::Broadcast(broadcast) => self.broadcast(now, &broadcast),
-            Command::Join { socket, rooms } => {
+            Command::Join { socket, rooms, done: None } => {
                 for room in &rooms {
                     if let Err(fault) = self.core.join(socket, room) {
                         tracing::debug!(%fault, %room, "a join was refused");
                     }
                 }
+            }
+            Command::Join { socket, rooms, done: Some(done) } => {
+                let joined = self.join_all_or_none(socket, &rooms);
+                self.announcements.push(Announcement::Joined(done, joined));
             }
             Command::Leave { socket, rooms } => {
                 for room in &rooms {
@@ -567,12 +591,23 @@ impl ShardState {
                     self.sever_poll(now, session);
                 }
             }
-            Command::JoinAll { target, rooms } => {
+            Command::JoinAll { target, rooms, done: None } => {
                 for socket in self.core.find(&target) {
                     for room in rooms.iter() {
                         let _ = self.core.join(socket, room);
                     }
                 }
+            }
+            Command::JoinAll { target, rooms, done: Some(done) } => {
+                let mut all = JoinedAll::default();
+                for socket in self.core.find(&target) {
+                    match self.join_all_or_none(socket, &rooms) {
+                        Joined::Done => all.joined += 1,
+                        Joined::TooManyRooms { .. } => all.refused += 1,
+                        Joined::Gone => {}
+                    }
+                }
+                self.announcements.push(Announcement::JoinedAll(done, all));
             }
             Command::LeaveAll { target, rooms } => {
                 for socket in self.core.find(&target) {
@@ -587,6 +622,26 @@ impl ShardState {
                 }
             }
         }
+    }
+
+    fn join_all_or_none(&mut self, socket: SocketKey, rooms: &[Box<str>]) -> Joined {
+        let mut new = Vec::new();
+        for room in rooms {
+            match self.core.join(socket, room) {
+                Ok(true) => new.push(room),
+                Ok(false) => {}
+                Err(fault) => {
+                    for room in new {
+                        self.core.leave(socket, room);
+                    }
+                    return match fault {
+                        JoinFault::NotConnected => Joined::Gone,
+                        JoinFault::TooManyRooms { max } => Joined::TooManyRooms { max },
+                    };
+                }
+            }
+        }
+        Joined::Done
     }
 
     /// Cuts the connection of a polling session's GET, or of its next one if none waits.
@@ -645,7 +700,13 @@ impl ShardState {
         loop {
             // The output borrows from the shard, so everything else it needs is reached past it.
             let Self { core, requests, waiters, links, lingering, sockets, server, .. } = self;
-            let Some(output) = core.poll_output() else { break };
+            let Some(output) = core.poll_output() else {
+                // Rooms that were opened are announced by now: whoever waited for that may go on.
+                if !self.announcements.is_empty() {
+                    self.announcements.drain(..).for_each(Announcement::make);
+                }
+                break;
+            };
             any = true;
             match output {
                 Output::Event { socket, name, elements, count, attachments, ack_id } => {

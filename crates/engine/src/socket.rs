@@ -175,6 +175,42 @@ impl Socket {
         Ok(())
     }
 
+    /// As [`Socket::emit`], but waits while the shard's mailbox is full. What one task sends so, each awaited before the
+    /// next, arrives in that order.
+    ///
+    /// A socket that has come back on another shard is reached through its new handle, or by its id
+    /// ([`Server::to`](crate::Server::to)), which follows it.
+    ///
+    /// # Errors
+    /// [`EmitError::Payload`]; [`EmitError::Busy`] only when the server has stopped. A socket that has gone is no error.
+    pub fn emit_waiting<T: Serialize + ?Sized>(
+        &self,
+        event: &str,
+        payload: &T,
+    ) -> impl Future<Output = Result<(), EmitError>> + Send {
+        self.emit_args_waiting(event, &One(payload), Flags::default())
+    }
+
+    /// As [`Socket::emit_args`], but waits while the shard's mailbox is full.
+    ///
+    /// # Errors
+    /// As [`Socket::emit_waiting`].
+    pub fn emit_args_waiting<A: Args + ?Sized>(
+        &self,
+        event: &str,
+        args: &A,
+        flags: Flags,
+    ) -> impl Future<Output = Result<(), EmitError>> + Send + use<A> {
+        // Encoded at once, so that the future keeps no argument.
+        let body = self.parser().encode_event_args(event, args);
+        let shared = self.shared.clone();
+        async move {
+            let command = Command::Emit { socket: shared.key, body: body?, flags, ack: None };
+            shared.port.send_command_waiting(command).await?;
+            Ok(())
+        }
+    }
+
     /// Sends an event and awaits its ack. With recovery on, events that await an ack are not replayed.
     ///
     /// # Errors
@@ -208,7 +244,18 @@ impl Socket {
 
     /// Joins rooms. The next event handled by this socket's shard sees them.
     pub fn join<R: IntoRooms>(&self, rooms: R) {
-        let _ = self.send(Command::Join { socket: self.shared.key, rooms: rooms.into_rooms() });
+        let _ = self.send(Command::Join { socket: self.shared.key, rooms: rooms.into_rooms(), done: None });
+    }
+
+    /// Joins rooms, all of them or none, and waits until it has: whoever broadcasts to them after that, from anywhere,
+    /// finds this socket.
+    pub async fn join_waiting<R: IntoRooms + Send>(&self, rooms: R) -> Joined {
+        let (to, answer) = oneshot::channel();
+        let command = Command::Join { socket: self.shared.key, rooms: rooms.into_rooms(), done: Some(to) };
+        if self.shared.port.send_command_waiting(command).await.is_err() {
+            return Joined::Gone;
+        }
+        answer.await.unwrap_or(Joined::Gone)
     }
 
     /// Leaves rooms.
@@ -279,6 +326,21 @@ impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Socket({} in {})", self.id(), self.namespace())
     }
+}
+
+/// What [`Socket::join_waiting`] has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// It is in all the rooms, and everybody knows.
+    Done,
+    /// It would be in more than [`Config::rooms_per_socket_max`](engine_core::Config::rooms_per_socket_max) rooms: it
+    /// joined none of these.
+    TooManyRooms {
+        /// The limit.
+        max: usize,
+    },
+    /// The socket is not connected (any more), or the server has stopped.
+    Gone,
 }
 
 /// Names of one room or several.

@@ -14,7 +14,7 @@
 //! a > NEW                    forgets its session, to open another; ids and offset are kept
 //! a < GET 200 4x             what must come next for `a`; `*` stands for anything, `$sid`, `$pid`, `$offset` (or
 //!                            `$b.sid` …) for what the peer was last given
-//! ! emit a tick [1] ack=7 timeout=5s      the application: emit, cast, join, leave, answer, accept, refuse,
+//! ! emit a tick [1] ack=7 timeout=5s      the application (also: order=7, replay=7): emit, cast, join, leave, answer, accept, refuse,
 //!                            disconnect, close, shutdown, drain; and for mail: hold, step, release
 //! ? event a tick [1]         what the application must have heard since the last such line
 //! = sessions 1               a gauge of all shards together; `= rooms-of a r1,r2`; `= counter name 3`
@@ -27,8 +27,8 @@ use std::time::Duration;
 
 use eio_proto::{Revision, Sid};
 use engine_core::{
-    AckRequest, AckToken, Config, Flags, LinkKey, Moment, Opening, Reply, RequestId, SessionKey, Shard,
-    SocketKey, Target,
+    AckRequest, AckToken, Config, Flags, LinkKey, Moment, Opening, Order, Reply, RequestId, SessionKey,
+    Shard, SocketKey, Target,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -797,6 +797,12 @@ impl Said {
                 Some(("ack", token)) => {
                     let token = token.parse().map_err(|_| "ack=number")?;
                     ack = Some(AckRequest { token: AckToken(token), timeout: None });
+                }
+                Some(("order", number)) => {
+                    flags.order = Order::Live(number.parse().map_err(|_| "order=number")?);
+                }
+                Some(("replay", number)) => {
+                    flags.order = Order::Replay(number.parse().map_err(|_| "replay=number")?);
                 }
                 Some(("timeout", text)) => {
                     let timeout = parse_duration(text)?;

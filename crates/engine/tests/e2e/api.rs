@@ -10,7 +10,7 @@ mod transports;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{AckFault, Answered, Many, NoArgs, One, Refusal, Server};
+use engine::{AckFault, Answered, Joined, JoinedAll, Many, NoArgs, One, Refusal, Server};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sio_client::{ConnectFault, Transports};
@@ -371,4 +371,82 @@ async fn a_handlers_broadcast_finds_the_room_that_it_has_just_joined() {
         assert!(quiet(&mut client).await, "it comes once");
         server.shutdown(Duration::ZERO).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broadcast_after_a_join_that_was_awaited_finds_the_socket_on_any_shard() {
+    let server = Server::builder().shards(4).build().unwrap();
+    let url = listen(&server).await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(connect(&url).await);
+    }
+    let found = server.of("/").fetch_sockets().await;
+    let sockets: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            let is_it = |info: &&engine::SocketInfo| Some(info.id().to_string()) == client.sid();
+            found.iter().find(is_it).unwrap().socket().clone()
+        })
+        .collect();
+    for round in 0..50 {
+        for (socket, client) in sockets.iter().zip(&mut clients) {
+            let room = format!("{round} of {}", socket.id());
+            assert_eq!(socket.join_waiting(&room).await, Joined::Done);
+            server.to(&room).emit("joined", &round).unwrap();
+            assert_eq!(event(client, "joined").await.args::<u32>().unwrap(), round);
+        }
+        let room = format!("all in {round}");
+        let all = server.of("/").sockets_join_waiting(&room).await.unwrap();
+        assert_eq!(all, JoinedAll { joined: 8, refused: 0 });
+        server.to(&room).emit_waiting("all", &round).await.unwrap();
+        for client in &mut clients {
+            assert_eq!(event(client, "all").await.args::<u32>().unwrap(), round);
+        }
+    }
+    server.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_awaited_join_is_all_rooms_or_none() {
+    let server =
+        Server::builder().shards(2).configure(|config| config.rooms_per_socket_max = 3).build().unwrap();
+    let url = listen(&server).await;
+    let client = connect(&url).await;
+    let socket = server.of("/").fetch_sockets().await[0].socket().clone();
+    assert_eq!(socket.join_waiting(["a", "b"]).await, Joined::Done);
+    assert_eq!(socket.join_waiting(["b", "c", "d"]).await, Joined::TooManyRooms { max: 3 });
+    let refused = server.of("/").sockets_join_waiting(["c", "d"]).await.unwrap();
+    assert_eq!(refused, JoinedAll { joined: 0, refused: 1 });
+    assert_eq!(socket.rooms().await, [&client.sid().unwrap(), "a", "b"]);
+    assert_eq!(socket.join_waiting("c").await, Joined::Done);
+    client.close().await;
+    peers::until("the socket is gone", async || server.of("/").fetch_sockets().await.is_empty()).await;
+    assert_eq!(socket.join_waiting("a").await, Joined::Gone);
+    assert_eq!(server.stats(true).await.rooms.len(), 0, "nobody is in any room");
+    server.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_task_sends_and_awaits_comes_in_its_order() {
+    let server = Server::builder().shards(4).build().unwrap();
+    let url = listen(&server).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(connect(&url).await);
+    }
+    let sockets = server.of("/").fetch_sockets().await;
+    for round in 0..200u64 {
+        server.of("/").order(round + 1).emit_waiting("n", &(3 * round)).await.unwrap();
+        for info in &sockets {
+            info.socket().emit_waiting("n", &(3 * round + 1)).await.unwrap();
+        }
+        server.of("/").emit("n", &(3 * round + 2)).unwrap();
+    }
+    for client in &mut clients {
+        for number in 0..600u64 {
+            assert_eq!(event(client, "n").await.args::<u64>().unwrap(), number);
+        }
+    }
+    server.shutdown(Duration::ZERO).await;
 }

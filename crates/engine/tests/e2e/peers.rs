@@ -90,3 +90,13 @@ pub(crate) async fn disconnected(client: &mut Client) -> sio_client::DisconnectR
 pub(crate) async fn quiet(client: &mut Client) -> bool {
     tokio::time::timeout(Duration::from_millis(100), client.recv()).await.is_err()
 }
+
+/// Waits until something holds, looking again and again.
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let looking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, looking).await.is_ok(), "in time: {what}");
+}

@@ -364,7 +364,7 @@ impl Outside {
 
     fn flags(&mut self, bytes: &mut Bytes<'_>) -> (Flags, Option<AckRequest>) {
         let options = bytes.next();
-        let flags = Flags { volatile: options & 3 == 3, uncompressed: options & 4 != 0, local: false };
+        let flags = Flags { volatile: options & 3 == 3, uncompressed: options & 4 != 0, ..Flags::default() };
         let ack = (options & 24 == 24).then(|| {
             self.next_token += 1;
             let timeout = (options & 32 == 0).then_some(Duration::from_secs(5));
