@@ -86,6 +86,13 @@ impl Broadcaster {
         self
     }
 
+    /// Whether there may be anybody to send to: who makes events that are costly to write can save that. A socket that
+    /// joins at this very moment may be overlooked, as it would be by an emit.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.server.interested(&self.target).next().is_some()
+    }
+
     /// Sends an event with one argument.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Owns the codes of errors as peers see them, over HTTP and Socket.IO: one table, never reused.
 //! Does not know who reports them.
 
+use hub::fault::Refusal;
+
 /// Declares the table: a variant, its text on the wire, the HTTP status, and whether the same request may succeed
 /// later.
 macro_rules! codes {
@@ -37,14 +39,20 @@ macro_rules! codes {
 codes! {
     /// The body is not JSON, or not of the shape that the route reads.
     BadRequest = "bad_request", 400, retry: false;
+    /// This principal may not do this.
+    Forbidden = "forbidden", 403, retry: false;
     /// A page of this origin may not use the server.
     OriginNotAllowed = "origin_not_allowed", 403, retry: false;
-    /// There is nothing at this path.
+    /// There is nothing at this path, or no such record.
     NotFound = "not_found", 404, retry: false;
     /// The path exists, for another method.
     MethodNotAllowed = "method_not_allowed", 405, retry: false;
     /// The body did not arrive in time.
     BodyTimeout = "body_timeout", 408, retry: true;
+    /// There is one with this id, made otherwise.
+    AlreadyExists = "already_exists", 409, retry: false;
+    /// What the record has become does not allow it, such as ending a second time.
+    WrongState = "wrong_state", 409, retry: false;
     /// The body is longer than `rest.body_bytes_max`.
     BodyTooLarge = "body_too_large", 413, retry: false;
     /// A command's arguments are not what it takes.
@@ -67,6 +75,8 @@ codes! {
     UnknownCommand = "unknown_command", 422, retry: false;
     /// Something that should work did not.
     Internal = "internal", 500, retry: true;
+    /// Nothing can be kept at the moment: the disk is full, or the store does not answer.
+    StoreUnavailable = "store_unavailable", 503, retry: true;
     /// More work is waiting than may wait.
     Busy = "busy", 503, retry: true;
 }
@@ -94,6 +104,21 @@ impl Fault {
             error["retry_after"] = 1.into();
         }
         error
+    }
+}
+
+impl From<hub::fault::Fault> for Fault {
+    fn from(fault: hub::fault::Fault) -> Self {
+        let code = match fault.refusal {
+            Refusal::BadRoomName => Code::BadRoomName,
+            Refusal::BadPayload => Code::BadPayload,
+            Refusal::Forbidden => Code::Forbidden,
+            Refusal::NotFound => Code::NotFound,
+            Refusal::AlreadyExists => Code::AlreadyExists,
+            Refusal::WrongState => Code::WrongState,
+            Refusal::TooMany => Code::TooMany,
+        };
+        Self { code, message: fault.message }
     }
 }
 

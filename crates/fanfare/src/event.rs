@@ -1,18 +1,16 @@
-//! Owns what an event is on its way in, how it is wrapped for those who watch, and whom it reaches.
-//! Does not know where it came from. Invariant: one event reaches one socket once, however many rooms it names.
+//! Owns an event as publishers write it, and its bounds. Does not send anything.
 
-use std::time::SystemTime;
+use std::borrow::Cow;
+use std::sync::Arc;
 
-use engine::{Broadcaster, EmitError, Server};
-use serde::{Deserialize, Serialize};
+use hub::event::{Audience, Shape};
+use hub::outgoing::Outgoing;
+use hub::room::{RoomKind, RoomName};
+use hub::time::Timestamp;
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use crate::codes::{Code, Fault};
-use crate::room::RoomName;
-
-/// The namespaces that share the rooms: an event to a room reaches its members in each of these.
-pub(crate) const NAMESPACES: [&str; 2] = ["/", "/ws"];
 
 /// Bytes of an event's name; what the parser takes from sockets.
 pub(crate) const EVENT_NAME_BYTES_MAX: usize = 1024;
@@ -20,6 +18,9 @@ pub(crate) const EVENT_NAME_BYTES_MAX: usize = 1024;
 /// Levels of arrays and objects in an event's data. 60: with the wrapping around it, still below the 64 that our own
 /// parser takes from sockets.
 pub(crate) const DATA_DEPTH_MAX: usize = 60;
+
+/// Bytes of an idempotency key.
+pub(crate) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
 
 /// Names that Socket.IO libraries keep for themselves. SIO5 "Event".
 const RESERVED: [&str; 6] =
@@ -33,32 +34,23 @@ struct RawPublication {
     data: Option<Box<RawValue>>,
     room: Option<String>,
     rooms: Option<Vec<String>>,
+    user: Option<String>,
+    project: Option<String>,
     namespace: Option<String>,
     #[serde(default)]
     except: Vec<String>,
     #[serde(default)]
     volatile: bool,
+    idempotency_key: Option<String>,
 }
 
 /// An event that may be published.
 #[derive(Debug)]
 pub(crate) struct Publication {
-    event: String,
-    data: Box<RawValue>,
-    rooms: Vec<RoomName>,
-    namespaces: Vec<&'static str>,
-    except: Vec<RoomName>,
-    volatile: bool,
-}
-
-/// An event as those who watch get it.
-#[derive(Serialize)]
-struct Wrapped<'a> {
-    event: &'a str,
-    data: &'a RawValue,
-    room: Option<&'a str>,
-    timestamp: &'a str,
-    id: &'a str,
+    /// The event.
+    pub(crate) outgoing: Outgoing,
+    /// What the publisher calls the request, so that it counts once however often it comes.
+    pub(crate) idempotency_key: Option<String>,
 }
 
 impl Publication {
@@ -69,110 +61,104 @@ impl Publication {
     pub(crate) fn parse(json: &[u8], rooms_max: usize) -> Result<Self, Fault> {
         let raw: RawPublication = serde_json::from_slice(json)
             .map_err(|error| Fault::new(Code::BadRequest, format!("not an event: {error}")))?;
-        let event_name = |complaint: String| Fault::new(Code::BadEventName, complaint);
-        if raw.event.is_empty() {
-            return Err(event_name("an event's name must not be empty".to_owned()));
-        }
-        if raw.event.len() > EVENT_NAME_BYTES_MAX {
-            let len = raw.event.len();
-            return Err(event_name(format!("an event's name of {len} bytes exceeds {EVENT_NAME_BYTES_MAX}")));
-        }
-        if RESERVED.contains(&raw.event.as_str()) {
-            return Err(event_name(format!("the event name `{}` is reserved by Socket.IO", raw.event)));
-        }
+        check_name(&raw.event)?;
         let data = match raw.data {
             Some(data) => data,
             None => RawValue::NULL.to_owned(),
         };
-        if depth(data.get().as_bytes()) > DATA_DEPTH_MAX {
-            return Err(Fault::new(
-                Code::DataTooDeep,
-                format!("data is nested deeper than {DATA_DEPTH_MAX} levels"),
-            ));
+        check_depth(&data)?;
+        if let Some(key) = &raw.idempotency_key
+            && !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
+        {
+            let len = key.len();
+            let bounds = format!("idempotency_key of {len} bytes; it has 1 to {IDEMPOTENCY_KEY_BYTES_MAX}");
+            return Err(Fault::new(Code::BadRequest, bounds));
         }
         let target = |complaint: &str| Fault::new(Code::BadTarget, complaint);
-        let rooms = match (raw.room, raw.rooms) {
-            (Some(_), Some(_)) => return Err(target("give `room` or `rooms`, not both")),
-            (Some(room), None) => vec![room],
-            (None, Some(rooms)) if rooms.is_empty() => return Err(target("`rooms` must not be empty")),
-            (None, Some(rooms)) => rooms,
-            (None, None) if raw.namespace.is_some() => Vec::new(),
-            (None, None) => return Err(target("give `room`, `rooms` or `namespace`")),
-        };
+        if raw.room.is_some() && raw.rooms.is_some() {
+            return Err(target("give `room` or `rooms`, not both"));
+        }
+        if raw.rooms.as_ref().is_some_and(Vec::is_empty) {
+            return Err(target("`rooms` must not be empty"));
+        }
+        let mut rooms = Vec::new();
+        for name in raw.room.into_iter().chain(raw.rooms.into_iter().flatten()) {
+            rooms.push(RoomName::parse(name)?);
+        }
+        for (kind, id) in [(RoomKind::User, raw.user), (RoomKind::Project, raw.project)] {
+            if let Some(id) = id {
+                rooms.push(RoomName::of(kind, &id)?);
+            }
+        }
         for (what, count) in [("rooms", rooms.len()), ("except", raw.except.len())] {
             if count > rooms_max {
                 return Err(Fault::new(Code::TooMany, format!("`{what}` of {count} exceeds {rooms_max}")));
             }
         }
-        let namespaces = match raw.namespace {
-            None => NAMESPACES.to_vec(),
-            Some(name) => match NAMESPACES.iter().find(|known| **known == name) {
-                Some(known) => vec![*known],
-                None => {
-                    return Err(Fault::new(
-                        Code::UnknownNamespace,
-                        format!("there is no namespace `{name}`"),
-                    ));
-                }
-            },
+        let mut seen = std::collections::BTreeSet::new();
+        rooms.retain(|room| seen.insert(room.clone()));
+        let audience = match raw.namespace.as_deref() {
+            None if rooms.is_empty() => {
+                return Err(target("give `room`, `rooms`, `user`, `project` or `namespace`"));
+            }
+            None => Audience::Rooms,
+            Some(_) if !rooms.is_empty() => {
+                return Err(target("a `namespace` is everybody in it: leave rooms out, which `/` and `/ws` share"));
+            }
+            Some("/") => Audience::Root,
+            Some("/ws") => Audience::Ws,
+            Some("/logs") => Audience::Logs,
+            Some("/admin") => Audience::Admin,
+            Some(other) => {
+                return Err(Fault::new(Code::UnknownNamespace, format!("there is no namespace `{other}`")));
+            }
         };
-        let parse =
-            |names: Vec<String>| names.into_iter().map(RoomName::parse).collect::<Result<Vec<_>, _>>();
-        Ok(Self {
-            event: raw.event,
-            data,
-            rooms: parse(rooms)?,
-            namespaces,
-            except: parse(raw.except)?,
+        let outgoing = Outgoing {
+            name: Cow::Owned(raw.event),
+            data: Arc::from(data),
+            shape: Shape::Wrapped,
+            audience,
+            rooms,
+            except: raw.except.into_iter().map(RoomName::parse).collect::<Result<_, _>>()?,
+            key: Box::default(),
             volatile: raw.volatile,
-        })
-    }
-
-    /// Sends it to all it is for, and answers its id.
-    ///
-    /// A socket in several of its rooms gets it once, with the first of them as `room`.
-    ///
-    /// # Errors
-    /// [`Code::Busy`]: some have not got it, others may have.
-    pub(crate) fn publish(&self, server: &Server) -> Result<Uuid, Fault> {
-        let id = Uuid::now_v7();
-        let mut text = Uuid::encode_buffer();
-        let id_text: &str = id.hyphenated().encode_lower(&mut text);
-        let timestamp = timestamp();
-        let wrap =
-            |room| Wrapped { event: &self.event, data: &self.data, room, timestamp: &timestamp, id: id_text };
-        let mut outcome = Ok(());
-        for namespace in &self.namespaces {
-            let mut everyone = server.of(namespace).except(names(&self.except));
-            if self.volatile {
-                everyone = everyone.volatile();
-            }
-            if self.rooms.is_empty() {
-                outcome = outcome.and(emit(&everyone, &self.event, &wrap(None)));
-            }
-            for (nth, room) in self.rooms.iter().enumerate() {
-                let members = everyone.clone().to(room.as_str()).except(names(&self.rooms[..nth]));
-                outcome = outcome.and(emit(&members, &self.event, &wrap(Some(room.as_str()))));
-            }
-        }
-        outcome.map(|()| id)
+        };
+        Ok(Self { outgoing, idempotency_key: raw.idempotency_key })
     }
 }
 
-fn names(rooms: &[RoomName]) -> Vec<&str> {
-    rooms.iter().map(RoomName::as_str).collect()
+/// Refuses names that no event may have.
+///
+/// # Errors
+/// The publisher's fault: [`Code::BadEventName`].
+pub(crate) fn check_name(name: &str) -> Result<(), Fault> {
+    let complaint = if name.is_empty() {
+        "an event's name must not be empty".to_owned()
+    } else if name.len() > EVENT_NAME_BYTES_MAX {
+        format!("an event's name of {} bytes exceeds {EVENT_NAME_BYTES_MAX}", name.len())
+    } else if RESERVED.contains(&name) {
+        format!("the event name `{name}` is reserved by Socket.IO")
+    } else {
+        return Ok(());
+    };
+    Err(Fault::new(Code::BadEventName, complaint))
 }
 
-fn emit(to: &Broadcaster, event: &str, payload: &Wrapped<'_>) -> Result<(), Fault> {
-    to.emit(event, payload).map_err(|error| match error {
-        EmitError::Busy(busy) => Fault::new(Code::Busy, busy.to_string()),
-        EmitError::Payload(fault) => Fault::new(Code::BadRequest, fault.to_string()),
-    })
+/// Refuses data that is nested so deeply that receivers might not take it.
+///
+/// # Errors
+/// The publisher's fault: [`Code::DataTooDeep`].
+pub(crate) fn check_depth(data: &RawValue) -> Result<(), Fault> {
+    if depth(data.get().as_bytes()) > DATA_DEPTH_MAX {
+        let complaint = format!("data is nested deeper than {DATA_DEPTH_MAX} levels");
+        return Err(Fault::new(Code::DataTooDeep, complaint));
+    }
+    Ok(())
 }
 
 /// Now, in RFC 3339, UTC, with milliseconds.
 pub(crate) fn timestamp() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    Timestamp::of(std::time::SystemTime::now()).to_string()
 }
 
 /// How deeply arrays and objects are nested in a well-formed JSON text.
@@ -230,6 +216,9 @@ mod tests {
         refused(r#"{"event":"e","room":"r","except":["\n"]}"#, Code::BadRoomName);
         refused(r#"{"event":"e","rooms":["a","b","c"]}"#, Code::TooMany);
         refused(r#"{"event":"e","namespace":"/nowhere"}"#, Code::UnknownNamespace);
+        refused(r#"{"event":"e","namespace":"/","room":"r"}"#, Code::BadTarget);
+        refused(r#"{"event":"e","user":""}"#, Code::BadRoomName);
+        refused(r#"{"event":"e","room":"r","idempotency_key":""}"#, Code::BadRequest);
         let deep = format!(r#"{{"event":"e","room":"r","data":{}{}}}"#, "[".repeat(61), "]".repeat(61));
         refused(&deep, Code::DataTooDeep);
     }

@@ -4,12 +4,14 @@
 
 mod cli;
 mod codes;
-mod commands;
+
 mod config;
+mod dispatch;
 mod event;
 mod logs;
+mod realtime;
 mod rest;
-mod room;
+
 mod run;
 mod serve;
 mod settings;

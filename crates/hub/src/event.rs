@@ -64,6 +64,10 @@ pub enum Shape {
 pub enum Audience {
     /// The members of the rooms in `/` and `/ws`: one vocabulary on both.
     Rooms,
+    /// All of `/`.
+    Root,
+    /// All of `/ws`.
+    Ws,
     /// All of `/logs`.
     Logs,
     /// All of `/admin`.
@@ -99,7 +103,7 @@ pub struct Position {
 struct Wrapped<'a> {
     event: &'a str,
     data: &'a RawValue,
-    room: &'a str,
+    room: Option<&'a str>,
     timestamp: &'a str,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,16 +113,16 @@ struct Wrapped<'a> {
 }
 
 impl Event {
-    /// The argument as those in `room` get it: JSON.
+    /// The argument as those in `room` get it, or everybody if there is none: JSON.
     #[must_use]
-    pub fn argument(&self, room: &RoomName, position: Option<Position>) -> Box<RawValue> {
+    pub fn argument(&self, room: Option<&RoomName>, position: Option<Position>) -> Box<RawValue> {
         match self.shape {
             Shape::Flat => (*self.data).to_owned(),
             Shape::Wrapped => {
                 let wrapped = Wrapped {
                     event: &self.name,
                     data: &self.data,
-                    room: room.as_str(),
+                    room: room.map(RoomName::as_str),
                     timestamp: &self.at.to_string(),
                     id: &self.id.to_string(),
                     epoch: position.map(|position| position.epoch),
@@ -154,13 +158,13 @@ mod tests {
             shape: Shape::Wrapped,
         };
         let room = RoomName::parse("tasks").unwrap();
-        let argument = event.argument(&room, Some(Position { epoch: 7, seq: 3 }));
+        let argument = event.argument(Some(&room), Some(Position { epoch: 7, seq: 3 }));
         assert_eq!(
             argument.get(),
             r#"{"event":"task_update","data":{"n":1},"room":"tasks","timestamp":"1970-01-01T00:00:00.000Z","id":"00000000-0000-0000-0000-000000000001","epoch":7,"seq":3}"#
         );
-        assert!(!event.argument(&room, None).get().contains("seq"));
+        assert!(!event.argument(None, None).get().contains("seq"));
         let flat = Event { shape: Shape::Flat, ..event };
-        assert_eq!(flat.argument(&room, None).get(), r#"{"n":1}"#);
+        assert_eq!(flat.argument(Some(&room), None).get(), r#"{"n":1}"#);
     }
 }

@@ -14,12 +14,14 @@
 //! | [`principal`] | who somebody is, and what they were granted |
 //! | [`access`] | whether they may |
 //! | [`event`] | an event on its way to rooms, and how it is written for those who watch |
+//! | [`outgoing`] | an event as a rule decides it |
 //! | [`store`] | the port to whatever keeps logs and records |
 //! | [`fault`] | why something was refused |
 
 pub mod access;
 pub mod event;
 pub mod fault;
+pub mod outgoing;
 pub mod policy;
 pub mod principal;
 pub mod room;

@@ -1,0 +1,253 @@
+//! Owns the one path on which logs grow: operations in order, each decided, committed, sent out, answered.
+//! Does not know HTTP, sockets' commands or what records mean. Invariant: events reach the shards in the order in
+//! which the store committed them, and what was answered is kept.
+//!
+//! One task takes the operations that have come, looks up the records they need, runs their rules, commits all of
+//! them at once, and only then sends the events out and answers. While it waits for the disk the next operations
+//! gather, so the batches grow with the load. A watcher is attached in the same order: it is given what the log has,
+//! then joins, so nothing is missed or repeated between the two.
+
+mod fanout;
+mod recent;
+mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use engine::{Server, Socket};
+use hub::event::{EventId, Position};
+use hub::outgoing::Outgoing;
+use hub::policy::Policies;
+use hub::room::RoomName;
+use hub::store::{IdempotencyKey, Kept, Page, Placed, Record, RecordKey, RecordKind, RecordState, Store};
+use hub::time::Timestamp;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::codes::{Code, Fault};
+
+/// Operations that may wait. 16,384: at 100,000 a second, what comes in the time of a slow disk's flush; beyond it
+/// publishers are told to try again.
+const OPERATIONS_MAX: usize = 16_384;
+
+/// What a rule decides.
+#[derive(Debug, Default)]
+pub(crate) struct Decision {
+    /// What becomes of the record.
+    pub(crate) next: Next,
+    /// The events that tell of it.
+    pub(crate) events: Vec<Outgoing>,
+    /// What is answered; also to a repetition.
+    pub(crate) answer: Value,
+}
+
+/// What becomes of a record.
+#[derive(Debug, Default)]
+pub(crate) enum Next {
+    /// It stays as it is, also if it is not there.
+    #[default]
+    Same,
+    /// It becomes this.
+    Become(RecordState),
+    /// It goes.
+    Gone,
+}
+
+/// Decides on a record as it is. May run more than once, on newer states.
+pub(crate) type Rule =
+    Box<dyn FnMut(Option<&Record>, Timestamp) -> Result<Decision, hub::fault::Fault> + Send>;
+
+/// What is done when a record's time has come.
+pub(crate) type DueRule =
+    fn(&Record, Timestamp) -> Result<Decision, hub::fault::Fault>;
+
+/// What an operation has come to.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    /// The ids of its events.
+    pub(crate) ids: Vec<EventId>,
+    /// Where each was put; nothing for events that no room keeps.
+    pub(crate) placed: Vec<Vec<Placed>>,
+    /// What the rule answered.
+    pub(crate) answer: Value,
+    /// It had been done before, under the same key.
+    pub(crate) is_repetition: bool,
+}
+
+/// What a watcher is given before it joins.
+#[derive(Debug)]
+pub(crate) enum Replay {
+    /// Nothing; but it is told where the log stands.
+    Nothing(Page),
+    /// A part of the log, up to its end at the time of reading.
+    Log(Page),
+    /// The latest of everything, and the store's order before they were read.
+    Latest(Vec<Kept>, u64),
+}
+
+/// Where a watcher has joined.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attached {
+    /// The newest event of the log at that moment; seq 0 if there has been none, `None` if the room has no log.
+    pub(crate) position: Option<Position>,
+    /// Events that it was given.
+    pub(crate) replayed: usize,
+}
+
+/// One thing to be done in its turn.
+pub(super) enum Operation {
+    Change {
+        key: Option<RecordKey>,
+        idempotency: Option<IdempotencyKey>,
+        rule: Rule,
+        reply: Option<oneshot::Sender<Result<Committed, Fault>>>,
+    },
+    Attach {
+        socket: Socket,
+        room: RoomName,
+        replay: Replay,
+        reply: oneshot::Sender<Result<Attached, Fault>>,
+    },
+}
+
+/// What the dispatcher and its users share.
+pub(super) struct Shared {
+    pub(super) server: Server,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) policies: Arc<Policies>,
+    /// The newest order that has been sent out.
+    pub(super) sent_order: AtomicU64,
+    /// Whether the last commit failed.
+    pub(super) is_failing: AtomicBool,
+    pub(super) due_rules: Vec<(RecordKind, DueRule)>,
+}
+
+/// The way to the dispatcher. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Dispatcher {
+    shared: Arc<Shared>,
+    operations: mpsc::Sender<Operation>,
+}
+
+impl Dispatcher {
+    /// Starts the task. It ends when the last handle is gone and all operations are done.
+    pub(crate) fn start(
+        server: Server,
+        store: Arc<dyn Store>,
+        policies: Arc<Policies>,
+        due_rules: Vec<(RecordKind, DueRule)>,
+    ) -> Self {
+        let (operations, waiting) = mpsc::channel(OPERATIONS_MAX);
+        let shared = Arc::new(Shared {
+            server,
+            store,
+            policies,
+            sent_order: AtomicU64::new(0),
+            is_failing: AtomicBool::new(false),
+            due_rules,
+        });
+        tokio::spawn(turn::run(shared.clone(), waiting));
+        Self { shared, operations }
+    }
+
+    /// Decides on a record, or on nothing but the events, and answers when it is kept and sent.
+    ///
+    /// # Errors
+    /// The rule's refusal; [`Code::Busy`] if too much is waiting; [`Code::StoreUnavailable`] if nothing can be kept.
+    pub(crate) async fn change(
+        &self,
+        key: Option<RecordKey>,
+        idempotency: Option<IdempotencyKey>,
+        rule: Rule,
+    ) -> Result<Committed, Fault> {
+        self.begin(key, idempotency, rule)?.done().await
+    }
+
+    /// As [`Dispatcher::change`], but answers as soon as the operation has its place in the order.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] if too much is waiting.
+    pub(crate) fn begin(
+        &self,
+        key: Option<RecordKey>,
+        idempotency: Option<IdempotencyKey>,
+        rule: Rule,
+    ) -> Result<Underway, Fault> {
+        let (reply, outcome) = oneshot::channel();
+        let operation = Operation::Change { key, idempotency, rule, reply: Some(reply) };
+        self.operations.try_send(operation).map_err(|_| busy())?;
+        Ok(Underway(outcome))
+    }
+
+    /// Sends events that no record goes with.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::change`].
+    pub(crate) fn publish(
+        &self,
+        idempotency: Option<IdempotencyKey>,
+        events: Vec<Outgoing>,
+    ) -> Result<Underway, Fault> {
+        let rule: Rule =
+            Box::new(move |_, _| Ok(Decision { events: events.clone(), ..Decision::default() }));
+        self.begin(None, idempotency, rule)
+    }
+
+    /// Lets a socket join a room in its turn, after what the log has for it.
+    ///
+    /// # Errors
+    /// [`Code::TooManyRooms`], or [`Code::Busy`].
+    pub(crate) async fn attach(
+        &self,
+        socket: Socket,
+        room: RoomName,
+        replay: Replay,
+    ) -> Result<Attached, Fault> {
+        let (reply, outcome) = oneshot::channel();
+        let operation = Operation::Attach { socket, room, replay, reply };
+        self.operations.send(operation).await.map_err(|_| busy())?;
+        outcome.await.map_err(|_| busy())?
+    }
+
+    /// The store, for whoever reads.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// What holds for rooms.
+    pub(crate) fn policies(&self) -> &Policies {
+        &self.shared.policies
+    }
+
+    /// The newest order that has been sent out: whoever joins later has missed nothing after it.
+    pub(crate) fn sent_order(&self) -> u64 {
+        self.shared.sent_order.load(Ordering::Acquire)
+    }
+
+    /// Whether the store refused the last commit.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.shared.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Operations that wait for their turn.
+    pub(crate) fn waiting(&self) -> usize {
+        OPERATIONS_MAX - self.operations.capacity()
+    }
+}
+
+/// An operation that has its place in the order.
+pub(crate) struct Underway(oneshot::Receiver<Result<Committed, Fault>>);
+
+impl Underway {
+    /// Waits until it is kept and sent.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::change`].
+    pub(crate) async fn done(self) -> Result<Committed, Fault> {
+        self.0.await.map_err(|_| Fault::new(Code::Busy, "the server is stopping"))?
+    }
+}
+
+fn busy() -> Fault {
+    Fault::new(Code::Busy, format!("{OPERATIONS_MAX} operations are waiting to be kept; try again in a moment"))
+}

@@ -1,0 +1,549 @@
+//! Owns the loop: takes what has come, decides, commits, sends out, answers.
+//! Does not know what rules mean. Invariant: one batch is through before the next begins.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use hub::event::{Audience, Event, EventId, Position};
+use hub::outgoing::Outgoing;
+use hub::policy::Delivery;
+use hub::room::RoomName;
+use hub::store::{
+    Append, Change, Commit, IdempotencyKey, Outcome, Placed, Placement, Record, RecordKey, Repeated, StoreFault,
+};
+use hub::time::Timestamp;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::fanout::{self, Delivery as Sending};
+use super::recent::{Recent, Sent};
+use super::{Attached, Committed, Decision, DueRule, Next, Operation, Replay, Rule, Shared};
+use crate::codes::{Code, Fault};
+
+/// Operations taken at once. 2,048: a transaction of that many events takes some 20 ms; more would only wait longer.
+const BATCH_MAX: usize = 2_048;
+
+/// Records whose time has come that are taken up at once.
+const DUE_MAX: usize = 256;
+
+/// Time until a store that failed is asked again for what is due.
+const DUE_RETRY: Duration = Duration::from_secs(1);
+
+/// Conflicts after which an operation is given up. In one process nobody else writes, so one repetition is enough; a
+/// store that others write to needs a few.
+const CONFLICTS_MAX: u32 = 20;
+
+type Reply = Option<oneshot::Sender<Result<Committed, Fault>>>;
+
+/// An operation on a record, or on nothing.
+struct Changing {
+    key: Option<RecordKey>,
+    idempotency: Option<IdempotencyKey>,
+    rule: Rule,
+    reply: Reply,
+    conflicts: u32,
+}
+
+/// An operation in its place in a batch.
+enum Step {
+    /// It is committed: the index into the batch of commits.
+    Commit { changing: Changing, index: usize, events: Vec<Prepared>, answer: Value },
+    /// Its answer is known.
+    Answer { reply: Reply, outcome: Result<Committed, Fault> },
+    Attach(super::Operation),
+}
+
+/// An event with its id and moment.
+struct Prepared {
+    event: Arc<Event>,
+    audience: Audience,
+    rooms: Vec<RoomName>,
+    except: Vec<RoomName>,
+    is_volatile: bool,
+    /// Index among the commit's appends, if it is kept.
+    append: Option<usize>,
+}
+
+/// What a repetition is answered.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct KeptAnswer {
+    ids: Vec<String>,
+    /// For each event, its index among the appends.
+    appends: Vec<Option<usize>>,
+    answer: Value,
+}
+
+pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operation>) {
+    let mut dispatch = Dispatch { shared, recent: Recent::default(), next_due: None, again: Vec::new() };
+    dispatch.learn_next_due().await;
+    let mut batch = Vec::new();
+    loop {
+        let due_in = dispatch.next_due.map(|due| due.since(now()));
+        tokio::select! {
+            count = waiting.recv_many(&mut batch, BATCH_MAX) => {
+                if count == 0 {
+                    return;
+                }
+            }
+            () = tokio::time::sleep(due_in.unwrap_or(Duration::MAX)), if due_in.is_some() => {
+                dispatch.take_due(&mut batch).await;
+            }
+        }
+        dispatch.turn(&mut batch).await;
+        while !dispatch.again.is_empty() {
+            // Conflicts come first, and are through before anything newer is looked at.
+            dispatch.turn(&mut batch).await;
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::of(SystemTime::now())
+}
+
+struct Dispatch {
+    shared: Arc<Shared>,
+    recent: Recent,
+    /// When the next record wants attention.
+    next_due: Option<Timestamp>,
+    /// Operations that met a conflict.
+    again: Vec<Changing>,
+}
+
+impl Dispatch {
+    async fn turn(&mut self, batch: &mut Vec<Operation>) {
+        let now = now();
+        let mut changings: Vec<Changing> = std::mem::take(&mut self.again);
+        // Attachments keep their place among the changes: (number of changes before it, it).
+        let mut attachments = Vec::new();
+        for operation in batch.drain(..) {
+            match operation {
+                Operation::Change { key, idempotency, rule, reply } => {
+                    changings.push(Changing { key, idempotency, rule, reply, conflicts: 0 });
+                }
+                attach @ Operation::Attach { .. } => attachments.push((changings.len(), attach)),
+            }
+        }
+        let (mut records, repeated) = match self.look(&changings).await {
+            Ok(found) => found,
+            Err(fault) => {
+                self.fail(changings, &fault);
+                self.attach_all(attachments.into_iter().map(|(_, attach)| attach).collect()).await;
+                return;
+            }
+        };
+        let mut commits = Vec::new();
+        let mut steps = Vec::new();
+        let mut attachments = attachments.into_iter().peekable();
+        for (nth, changing) in changings.into_iter().enumerate() {
+            while let Some((_, attach)) = attachments.next_if(|(before, _)| *before <= nth) {
+                steps.push(Step::Attach(attach));
+            }
+            steps.push(self.decide(now, changing, &mut records, &repeated, &mut commits));
+        }
+        steps.extend(attachments.map(|(_, attach)| Step::Attach(attach)));
+
+        let outcomes = if commits.is_empty() {
+            Ok(Vec::new())
+        } else {
+            for due in commits.iter().flat_map(|commit: &Commit| &commit.changes).filter_map(due_of) {
+                self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+            }
+            self.shared.store.commit(now, commits).await
+        };
+        let outcomes = self.note_health(outcomes);
+        self.finish(steps, outcomes).await;
+    }
+
+    fn note_health<T>(&self, outcome: Result<T, StoreFault>) -> Result<T, StoreFault> {
+        let was_failing = self.shared.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
+        match &outcome {
+            Err(fault) if !was_failing => tracing::error!(%fault, "nothing can be kept; publishing is refused"),
+            Ok(_) if was_failing => tracing::info!("the store takes commits again"),
+            _ => {}
+        }
+        outcome
+    }
+
+    /// Reads the records and earlier answers that a batch needs.
+    async fn look(
+        &self,
+        changings: &[Changing],
+    ) -> Result<(HashMap<RecordKey, Option<Record>>, HashMap<IdempotencyKey, Repeated>), StoreFault> {
+        let mut keys: Vec<RecordKey> = changings.iter().filter_map(|changing| changing.key.clone()).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut names: Vec<IdempotencyKey> =
+            changings.iter().filter_map(|changing| changing.idempotency.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        if keys.is_empty() && names.is_empty() {
+            return Ok((HashMap::new(), HashMap::new()));
+        }
+        let found = self.note_health(self.shared.store.look(keys.clone(), names.clone()).await)?;
+        let records = keys.into_iter().zip(found.records).collect();
+        let repeated =
+            names.into_iter().zip(found.repeated).filter_map(|(key, answer)| Some((key, answer?))).collect();
+        Ok((records, repeated))
+    }
+
+    /// Runs an operation's rule on the record as it will be when the operation's turn has come.
+    fn decide(
+        &self,
+        now: Timestamp,
+        mut changing: Changing,
+        records: &mut HashMap<RecordKey, Option<Record>>,
+        repeated: &HashMap<IdempotencyKey, Repeated>,
+        commits: &mut Vec<Commit>,
+    ) -> Step {
+        if let Some(earlier) = changing.idempotency.as_ref().and_then(|key| repeated.get(key)) {
+            let outcome = repetition(earlier);
+            return Step::Answer { reply: changing.reply, outcome };
+        }
+        let present = changing.key.as_ref().and_then(|key| records.get(key)).and_then(Option::as_ref);
+        let decision = match (changing.rule)(present, now) {
+            Ok(decision) => decision,
+            Err(fault) => return Step::Answer { reply: changing.reply, outcome: Err(fault.into()) },
+        };
+        let Decision { next, events, answer } = decision;
+        let mut change = None;
+        if let Some(key) = &changing.key {
+            let expected = present.map(|record| record.version);
+            let state = match next {
+                Next::Same => None,
+                Next::Become(state) => Some(Some(state)),
+                Next::Gone => expected.map(|_| None),
+            };
+            if let Some(state) = state {
+                let becomes = state.clone().map(|state| Record {
+                    key: key.clone(),
+                    version: expected.unwrap_or(0) + 1,
+                    state,
+                });
+                records.insert(key.clone(), becomes);
+                change = Some(Change { key: key.clone(), expected, state });
+            }
+        }
+        let mut appends = Vec::new();
+        let events: Vec<Prepared> = events.into_iter().map(|event| self.prepare(now, event, &mut appends)).collect();
+        if change.is_none() && appends.is_empty() && changing.idempotency.is_none() {
+            // Nothing is to be kept, but it goes out in its turn.
+            return Step::Commit { changing, index: usize::MAX, events, answer };
+        }
+        let kept_answer = KeptAnswer {
+            ids: events.iter().map(|prepared| prepared.event.id.to_string()).collect(),
+            appends: events.iter().map(|prepared| prepared.append).collect(),
+            answer: answer.clone(),
+        };
+        let index = commits.len();
+        commits.push(Commit {
+            answer: match changing.idempotency {
+                Some(_) => serde_json::to_string(&kept_answer).unwrap_or_default().into(),
+                None => Box::default(),
+            },
+            idempotency: changing.idempotency.clone(),
+            changes: change.into_iter().collect(),
+            appends,
+        });
+        Step::Commit { changing, index, events, answer }
+    }
+
+    fn prepare(&self, now: Timestamp, outgoing: Outgoing, appends: &mut Vec<Append>) -> Prepared {
+        let Outgoing { name, data, shape, audience, rooms, except, key, volatile } = outgoing;
+        let event =
+            Event { id: EventId(Uuid::now_v7().as_u128()), name: (&*name).into(), data, at: now, shape };
+        let mut placements = Vec::new();
+        let mirrors = rooms.len() > 1;
+        for room in rooms.iter().filter(|_| !volatile) {
+            let policy = self.shared.policies.of(room);
+            let is_mirror = mirrors && room.kind() == hub::room::RoomKind::Dashboard;
+            if policy.delivery != Delivery::Volatile || is_mirror {
+                placements.push(Placement {
+                    room: room.clone(),
+                    delivery: policy.delivery,
+                    retention: policy.retention,
+                });
+            }
+        }
+        let append = (!placements.is_empty()).then(|| {
+            appends.push(Append { event: event.clone(), audience, placements, key });
+            appends.len() - 1
+        });
+        Prepared { event: Arc::new(event), audience, rooms, except, is_volatile: volatile, append }
+    }
+
+    /// Sends out and answers, in order.
+    async fn finish(&mut self, steps: Vec<Step>, outcomes: Result<Vec<Outcome>, StoreFault>) {
+        let (mut outcomes, fault) = match outcomes {
+            Ok(outcomes) => (outcomes.into_iter().map(Some).collect::<Vec<_>>(), None),
+            Err(fault) => (Vec::new(), Some(fault)),
+        };
+        let mut attaching = Vec::new();
+        for step in steps {
+            let step = match step {
+                Step::Attach(attach) => {
+                    // Those that follow each other wait for the shards together.
+                    attaching.push(attach);
+                    continue;
+                }
+                other => other,
+            };
+            if !attaching.is_empty() {
+                self.attach_all(std::mem::take(&mut attaching)).await;
+            }
+            match step {
+                Step::Answer { reply, outcome } => answer(reply, outcome),
+                Step::Commit { mut changing, index, events, answer: said } => {
+                    let outcome = match (index, &fault) {
+                        (usize::MAX, _) => Outcome::Done(Vec::new()),
+                        (_, Some(fault)) => {
+                            answer(changing.reply, Err(refused(fault)));
+                            continue;
+                        }
+                        (index, None) => match outcomes.get_mut(index).and_then(Option::take) {
+                            Some(outcome) => outcome,
+                            None => {
+                                let broken = "the store answered fewer outcomes than it was given commits";
+                                answer(changing.reply, Err(Fault::new(Code::Internal, broken)));
+                                continue;
+                            }
+                        },
+                    };
+                    match outcome {
+                        Outcome::Done(placed) => {
+                            let committed = self.send_out(events, placed, said).await;
+                            answer(changing.reply, Ok(committed));
+                        }
+                        Outcome::Repeated(earlier) => answer(changing.reply, repetition(&earlier)),
+                        Outcome::Conflict => {
+                            changing.conflicts += 1;
+                            if changing.conflicts > CONFLICTS_MAX {
+                                let message =
+                                    format!("the record changed {CONFLICTS_MAX} times meanwhile; try again");
+                                answer(changing.reply, Err(Fault::new(Code::Busy, message)));
+                            } else {
+                                self.again.push(changing);
+                            }
+                        }
+                    }
+                }
+                Step::Attach(_) => unreachable!("taken above"),
+            }
+        }
+        if !attaching.is_empty() {
+            self.attach_all(attaching).await;
+        }
+    }
+
+    async fn send_out(
+        &mut self,
+        events: Vec<Prepared>,
+        mut placed: Vec<(u64, Vec<Placed>)>,
+        answer: Value,
+    ) -> Committed {
+        let mut committed = Committed { ids: Vec::new(), placed: Vec::new(), answer, is_repetition: false };
+        for prepared in events {
+            let (order, placed) = match prepared.append.and_then(|index| placed.get_mut(index)) {
+                Some((order, placed)) => (Some(*order), std::mem::take(placed)),
+                None => (None, Vec::new()),
+            };
+            let sending = Sending {
+                event: &prepared.event,
+                audience: prepared.audience,
+                rooms: &prepared.rooms,
+                placed: &placed,
+                except: &prepared.except,
+                is_volatile: prepared.is_volatile,
+                order,
+            };
+            fanout::send(&self.shared.server, &sending).await;
+            committed.ids.push(prepared.event.id);
+            committed.placed.push(placed.clone());
+            if let Some(order) = order {
+                self.shared.sent_order.store(order, Ordering::Release);
+                self.recent.push(Sent { order, event: prepared.event, placed });
+            }
+        }
+        committed
+    }
+
+    /// Lets watchers join, all of them together: each gets what it needs from the log, then its place in the room.
+    async fn attach_all(&mut self, attachments: Vec<Operation>) {
+        let mut joining = Vec::new();
+        for attach in attachments {
+            let Operation::Attach { socket, room, replay, reply } = attach else { continue };
+            let outcome = self.replay(&socket, &room, replay).await;
+            match outcome {
+                Ok(attached) => {
+                    let joined = socket.join_waiting(room.as_str());
+                    joining.push(async move {
+                        // Nobody waits any more: the caller has gone.
+                        let _ = reply.send(match joined.await {
+                            engine::Joined::TooManyRooms { max } => Err(Fault::new(
+                                Code::TooManyRooms,
+                                format!("a socket may be in {max} rooms; leave another one first"),
+                            )),
+                            // A socket that has gone hears nothing, whatever it is told.
+                            engine::Joined::Done | engine::Joined::Gone => Ok(attached),
+                        });
+                    });
+                }
+                Err(fault) => {
+                    let _ = reply.send(Err(fault));
+                }
+            }
+        }
+        futures_util::future::join_all(joining).await;
+    }
+
+    /// Gives a socket what it asked for of a log, up to what has been sent out.
+    async fn replay(&mut self, socket: &engine::Socket, room: &RoomName, replay: Replay) -> Result<Attached, Fault> {
+        let (read_order, mut position, events) = match replay {
+            Replay::Nothing(page) => {
+                let position = Position { epoch: page.epoch, seq: page.last_seq };
+                let position = self.recent.after(page.order, room).filter_map(|(_, position)| position).last().unwrap_or(position);
+                return Ok(Attached { position: Some(position), replayed: 0 });
+            }
+            Replay::Log(page) => {
+                (page.order, Some(Position { epoch: page.epoch, seq: page.last_seq }), page.events)
+            }
+            Replay::Latest(events, order) => (order, None, events),
+        };
+        let mut replayed = 0;
+        for kept in &events {
+            let argument = kept.event.argument(Some(room), kept.position);
+            give(socket, &kept.event, &argument, kept.order).await;
+            replayed += 1;
+        }
+        if read_order < self.recent.since() {
+            // The read is older than what is held here: rare, so the store is simply asked again.
+            let since = events.last().map_or(read_order, |kept| kept.order.max(read_order));
+            let missing = self.shared.store.read_after_order(vec![room.clone()], since, BATCH_MAX);
+            let missing = missing.await.map_err(|fault| refused(&fault))?;
+            let Some(missing) = missing else {
+                return Err(Fault::new(Code::Busy, "the room's log moves faster than it can be replayed"));
+            };
+            for kept in missing {
+                give(socket, &kept.event, &kept.event.argument(Some(room), kept.position), kept.order).await;
+                position = kept.position.or(position);
+                replayed += 1;
+            }
+        } else {
+            let missing: Vec<(Arc<Event>, Option<Position>, u64)> = self
+                .recent
+                .after(read_order, room)
+                .map(|(sent, position)| (sent.event.clone(), position, sent.order))
+                .collect();
+            for (event, at, order) in missing {
+                give(socket, &event, &event.argument(Some(room), at), order).await;
+                position = at.or(position);
+                replayed += 1;
+            }
+        }
+        Ok(Attached { position, replayed })
+    }
+
+    fn fail(&self, changings: Vec<Changing>, fault: &StoreFault) {
+        for changing in changings {
+            answer(changing.reply, Err(refused(fault)));
+        }
+    }
+
+    /// Makes operations of the records whose time has come.
+    async fn take_due(&mut self, batch: &mut Vec<Operation>) {
+        let records = match self.note_health(self.shared.store.due(now(), DUE_MAX).await) {
+            Ok(records) => records,
+            Err(_) => {
+                self.next_due = Some(now().plus(DUE_RETRY));
+                return;
+            }
+        };
+        for record in records {
+            let rule = self.shared.due_rules.iter().find(|(kind, _)| *kind == record.key.kind);
+            let Some(&(_, rule)) = rule else {
+                tracing::error!(kind = record.key.kind.as_str(), "a record is due that nothing attends to");
+                continue;
+            };
+            batch.push(due_operation(record.key, rule));
+        }
+        self.learn_next_due_after(now()).await;
+    }
+
+    async fn learn_next_due(&mut self) {
+        match self.shared.store.next_due().await {
+            Ok(due) => self.next_due = due,
+            Err(_) => self.next_due = Some(now().plus(DUE_RETRY)),
+        }
+    }
+
+    /// As [`Dispatch::learn_next_due`], when records that are due already are being attended to: asks again soon.
+    async fn learn_next_due_after(&mut self, moment: Timestamp) {
+        self.learn_next_due().await;
+        if let Some(due) = self.next_due
+            && due <= moment
+        {
+            // Those that are in this batch, or more of them than one batch takes. Their rules move them on.
+            self.next_due = Some(moment.plus(Duration::from_millis(20)));
+        }
+    }
+}
+
+fn due_operation(key: RecordKey, rule: DueRule) -> Operation {
+    let rule: Rule = Box::new(move |record, now| match record {
+        // It may have moved on by the time of its turn.
+        Some(record) if record.state.due_at.is_some_and(|due| due <= now) => rule(record, now),
+        _ => Ok(Decision::default()),
+    });
+    Operation::Change { key: Some(key), idempotency: None, rule, reply: None }
+}
+
+fn due_of(change: &Change) -> Option<Timestamp> {
+    change.state.as_ref()?.due_at
+}
+
+async fn give(socket: &engine::Socket, event: &Event, argument: &RawValue, order: u64) {
+    let flags = engine::Flags { order: engine::Order::Replay(order), ..engine::Flags::default() };
+    if let Err(error) = socket.emit_args_waiting(&event.name, &engine::One(argument), flags).await {
+        tracing::debug!(?socket, %error, "a socket could not be given what it missed");
+    }
+}
+
+fn answer(reply: Reply, outcome: Result<Committed, Fault>) {
+    match reply {
+        // Nobody waits any more: the request was given up.
+        Some(reply) => drop(reply.send(outcome)),
+        None => {
+            if let Err(fault) = outcome {
+                tracing::warn!(code = fault.code.as_str(), message = fault.message, "what was due could not be done");
+            }
+        }
+    }
+}
+
+fn repetition(earlier: &Repeated) -> Result<Committed, Fault> {
+    let kept: KeptAnswer = serde_json::from_str(&earlier.answer)
+        .map_err(|error| Fault::new(Code::Internal, format!("the answer that was kept cannot be read: {error}")))?;
+    let placed = kept
+        .appends
+        .iter()
+        .map(|index| index.and_then(|index| earlier.placed.get(index)).cloned().unwrap_or_default())
+        .collect();
+    let ids = kept.ids.iter().filter_map(|id| EventId::parse(id)).collect();
+    Ok(Committed { ids, placed, answer: kept.answer, is_repetition: true })
+}
+
+fn refused(fault: &StoreFault) -> Fault {
+    Fault::new(Code::StoreUnavailable, fault.to_string())
+}
+
+/// A position as peers see it.
+pub(crate) fn position_json(position: Option<Position>) -> Value {
+    match position {
+        Some(Position { epoch, seq }) => json!({ "epoch": epoch, "seq": seq }),
+        None => json!({}),
+    }
+}

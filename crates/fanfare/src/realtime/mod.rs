@@ -1,0 +1,159 @@
+//! Owns the namespaces: what a socket is told when it connects, and the commands it may send.
+//! Does not know HTTP. Invariant: a command always gets an answer, and a bad one never costs the connection.
+
+mod caller;
+mod party;
+mod rooms;
+mod turns;
+
+use std::sync::{Arc, OnceLock};
+
+use engine::{Builder, Namespace, Server, Socket};
+use hub::access::{Access, Action, decide};
+use hub::principal::Principal;
+use hub::room::RoomName;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use self::caller::{Caller, bad_payload, tell};
+use crate::codes::{Code, Fault};
+use crate::dispatch::Dispatcher;
+use crate::event::timestamp;
+use crate::tally::Tally;
+
+pub(crate) use party::{Party, party_of};
+pub(crate) use rooms::{HISTORY_EVENTS_MAX, event_json, unreadable};
+
+/// What all commands and routes work on.
+pub(crate) struct Hub {
+    /// Set once the engine runs, before anybody can connect.
+    engine: OnceLock<(Server, Dispatcher)>,
+    control: Handle,
+    pub(crate) tally: Arc<Tally>,
+    /// Bytes that one replay may put into a socket's outbox.
+    replay_bytes_max: usize,
+}
+
+impl Hub {
+    pub(crate) fn new(tally: Arc<Tally>, outbox_bytes_max: usize) -> Self {
+        Self { engine: OnceLock::new(), control: Handle::current(), tally, replay_bytes_max: outbox_bytes_max / 2 }
+    }
+
+    /// Hands over what is only there once the handlers are registered.
+    pub(crate) fn run_on(&self, server: Server, dispatcher: Dispatcher) {
+        let _ = self.engine.set((server, dispatcher));
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.engine.get().expect("invariant: set before the listeners are opened").0
+    }
+
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.engine.get().expect("invariant: set before the listeners are opened").1
+    }
+
+    /// Has a command done after all that the socket sent before it.
+    fn in_turn<F, Fut>(&self, socket: &Socket, caller: Caller, work: F)
+    where
+        F: FnOnce(Caller) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let party = party_of(socket);
+        // In a cell, so that it is here again if there is no turn for it.
+        let caller = Arc::new(std::sync::Mutex::new(Some(caller)));
+        let held = caller.clone();
+        let take = |cell: &std::sync::Mutex<Option<Caller>>| cell.lock().ok().and_then(|mut caller| caller.take());
+        let pushed = party.turns.push(&self.control, async move {
+            if let Some(caller) = take(&held) {
+                work(caller).await;
+            }
+        });
+        if pushed.is_err()
+            && let Some(caller) = take(&caller)
+        {
+            caller.refuse(&Fault::new(Code::Busy, "too many commands of this socket are waiting; send fewer at once"));
+        }
+    }
+
+    /// Whether a socket may join a room, or read its log.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`].
+    pub(crate) async fn may_join(&self, socket: &Socket, room: &RoomName) -> Result<(), Fault> {
+        let principal = party_of(socket).principal();
+        match decide(&principal, room, self.dispatcher().policies().of(room), Action::Join) {
+            Access::Allowed => Ok(()),
+            Access::Denied | Access::Unknown => {
+                Err(Fault::new(Code::Forbidden, format!("you may not join `{room}`")))
+            }
+        }
+    }
+}
+
+/// Registers the namespaces and their commands.
+pub(crate) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
+    builder.namespace("/", |namespace| room_namespace(namespace, hub, true)).namespace("/ws", |namespace| {
+        room_namespace(namespace, hub, false);
+    })
+}
+
+fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool) {
+    let greeter = hub.clone();
+    namespace.middleware(|request| async move {
+        request.set_state(Party::new(Principal::anonymous()));
+        Ok(())
+    });
+    namespace.on_connect(move |socket| {
+        let hub = greeter.clone();
+        async move { hub.welcome(socket, has_dashboard).await }
+    });
+    rooms::register(namespace, hub);
+    let tally = hub.tally.clone();
+    namespace.on_raw("ping", move |socket, event| {
+        let caller = Caller::of(socket, event, &tally);
+        match event.values() {
+            Ok(values) => {
+                let echo = values.into_iter().next().unwrap_or_default();
+                let pong = json!({ "timestamp": timestamp(), "echo": echo });
+                tell(socket, "pong", &pong);
+                caller.succeed(pong);
+            }
+            Err(fault) => caller.refuse(&bad_payload(event, "anything that JSON can hold", &fault)),
+        }
+    });
+    let tally = hub.tally.clone();
+    namespace.fallback(move |socket, event| {
+        let message = format!("there is no command `{}`", event.name());
+        Caller::of(socket, event, &tally).refuse(&Fault::new(Code::UnknownCommand, message));
+    });
+}
+
+impl Hub {
+    async fn welcome(&self, socket: Socket, has_dashboard: bool) {
+        let principal = party_of(&socket).principal();
+        // A recovered socket brings its rooms along, also the lack of one that it left.
+        if !socket.recovered() {
+            let mut rooms = vec!["global".to_owned()];
+            rooms.extend(principal.own_rooms().map(|room| room.as_str().to_owned()));
+            if has_dashboard {
+                rooms.push("dashboard".to_owned());
+            }
+            socket.join_waiting(rooms).await;
+        }
+        let own = socket.id().to_string();
+        let mut rooms = socket.rooms().await;
+        rooms.retain(|room| *room != own);
+        rooms.sort_unstable();
+        let mut established = json!({
+            "type": "connection.established",
+            "connection_id": own,
+            "rooms": rooms,
+            "server_time": timestamp(),
+            "recovered": socket.recovered(),
+        });
+        for (field, value) in [("user_id", &principal.user), ("session_id", &principal.session)] {
+            established[field] = value.as_deref().map_or(Value::Null, Value::from);
+        }
+        tell(&socket, "connection_established", &established);
+    }
+}
