@@ -17,8 +17,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine-core", &["eio-proto", "sio-proto", "ws-proto"]),
     ("hub", &[]),
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
+    ("store-sqlite", &["hub"]),
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),
-    ("testkit", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
+    ("testkit", &["eio-proto", "engine-core", "hub", "sio-proto", "ws-proto"]),
     ("fanfare", &["engine"]),
     // An implementation of its own, so that it notices the codecs' mistakes.
     ("loadgen", &[]),

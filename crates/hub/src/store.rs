@@ -11,6 +11,11 @@
 //!    have the same order by `order` and by `seq`.
 //! 4. [`Store::read`] reads one room's log, [`Store::read_after_order`] what several rooms got since an order.
 //!
+//! 5. A batch ends with pruning: each room that it appended to keeps what the [`Retention`] of the last of these appends
+//!    allows, and other rooms lose what has become too old for theirs, soon if not at once. The oldest go first, by
+//!    `seq` in logs and by `order` among the latest of each name and key. Numbers never go back: a log that has been
+//!    emptied goes on after its last seq, in the same epoch.
+//!
 //! One suite (`testkit::contract::store`) runs against every implementation.
 
 use std::pin::Pin;
@@ -160,7 +165,8 @@ pub struct Append {
     pub event: Event,
     /// Who hears of it.
     pub audience: Audience,
-    /// Where it is kept. Placements that are [`Delivery::Volatile`] are not given to stores.
+    /// Where it is kept, each room once. Placements that are [`Delivery::Volatile`] are not given to stores, which
+    /// would keep nothing of them.
     pub placements: Vec<Placement>,
     /// What "the newest of each" means in rooms of [`Delivery::Latest`], beside the event's name; empty if it has no
     /// key.
@@ -183,7 +189,7 @@ pub struct Commit {
     pub idempotency: Option<IdempotencyKey>,
     /// What is answered to a repetition: JSON, opaque to the store, which puts [`Placed`] beside it.
     pub answer: Box<str>,
-    /// Records that change.
+    /// Records that change, one after the other: a second change of one record expects the version after the first.
     pub changes: Vec<Change>,
     /// Events that tell of it.
     pub appends: Vec<Append>,
@@ -250,6 +256,12 @@ pub enum Span {
     },
 }
 
+/// What an event counts for in [`Retention::bytes_max`]: the bytes of its name and its data.
+#[must_use]
+pub fn event_bytes(event: &Event) -> u64 {
+    (event.name.len() + event.data.get().len()) as u64
+}
+
 /// A part of a log, and what there is around it.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -314,8 +326,9 @@ pub trait Store: Send + Sync {
     /// The latest of each name and key in a room of [`Delivery::Latest`], in the order in which they came.
     fn read_latest<'a>(&'a self, room: RoomName) -> Answer<'a, Vec<Kept>>;
 
-    /// What several rooms have got after `order`, in one order, each event once for each room; at most `limit`.
-    /// `None`: some of it is no longer kept, or there is more.
+    /// What several rooms have got after `order`, in one order, each event once for each room, and in the order of
+    /// `rooms` where it went to several; at most `limit`. Rooms that keep the latest only contribute what is the latest.
+    /// `None`: some of a log is no longer kept, or there is more, or `order` is newer than anything in this store.
     fn read_after_order<'a>(
         &'a self,
         rooms: Vec<RoomName>,
@@ -326,7 +339,8 @@ pub trait Store: Send + Sync {
     /// Lists records of a kind.
     fn list<'a>(&'a self, kind: RecordKind, listing: Listing) -> Answer<'a, Vec<Record>>;
 
-    /// Records that want attention at `until` or earlier, the most urgent first; at most `limit`.
+    /// Records that want attention at `until` or earlier, the most urgent first, then by the names of their kinds and
+    /// by id; at most `limit`.
     fn due<'a>(&'a self, until: Timestamp, limit: usize) -> Answer<'a, Vec<Record>>;
 
     /// When the next record wants attention.
