@@ -103,7 +103,9 @@ impl Publication {
             }
             None => Audience::Rooms,
             Some(_) if !rooms.is_empty() => {
-                return Err(target("a `namespace` is everybody in it: leave rooms out, which `/` and `/ws` share"));
+                return Err(target(
+                    "a `namespace` is everybody in it: leave rooms out, which `/` and `/ws` share",
+                ));
             }
             Some("/") => Audience::Root,
             Some("/ws") => Audience::Ws,

@@ -10,14 +10,12 @@ use anyhow::{Context, bail};
 use engine::{Server, Serving};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::commands;
 use crate::config::{Config, Listener, Origins};
+use crate::dispatch::Dispatcher;
+use crate::realtime::{self, Hub};
 use crate::rest::{self, App};
 use crate::tally::Tally;
 use crate::tls;
-
-/// Rooms that sockets of each namespace are in from the beginning.
-const AUTO_ROOMS: [(&str, &[&str]); 2] = [("/", &["global", "dashboard"]), ("/ws", &["global"])];
 
 /// The engine's paths on the api listener.
 const API_PATHS: [&str; 2] = ["/socket.io/", "/ws/socket.io/"];
@@ -37,9 +35,20 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         doors.push((name, listener, free_address(name, listener, config.insecure).await?));
     }
     let tally = Arc::new(Tally::new());
-    let server = build(&config, &tally).context("the engine could not start")?;
+    let hub = Arc::new(Hub::new(tally.clone(), config.engine.outbox_bytes_max));
+    let server = build(&config, &hub).context("the engine could not start")?;
+    let retention = hub::policy::Retention {
+        events_max: 10_000,
+        bytes_max: 64 << 20,
+        age_max: std::time::Duration::from_secs(7 * 86_400),
+    };
+    let policies = Arc::new(hub::policy::Policies::defaults(true, retention));
+    let store: Arc<dyn hub::store::Store> = Arc::new(testkit::memory::MemoryStore::default());
+    let dispatcher = Dispatcher::start(server.clone(), store, policies, Vec::new());
+    hub.run_on(server.clone(), dispatcher);
     let app = App {
         server: server.clone(),
+        hub,
         limits: config.rest,
         origins: Arc::new(config.origins.clone()),
         cors: rest::cors(&config.origins),
@@ -78,9 +87,8 @@ struct Door {
     url: String,
 }
 
-fn build(config: &Config, tally: &Arc<Tally>) -> std::io::Result<Server> {
+fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
     let engine = config.engine.clone();
-    let rooms_max = engine.rooms_per_socket_max;
     let origins = config.origins.clone();
     let mut builder = Server::builder()
         .configure(move |settings| *settings = engine)
@@ -101,12 +109,7 @@ fn build(config: &Config, tally: &Arc<Tally>) -> std::io::Result<Server> {
     if let Some(connections) = config.connections_max {
         builder = builder.connections_max(connections);
     }
-    for (namespace, auto_rooms) in AUTO_ROOMS {
-        builder = builder.namespace(namespace, |namespace| {
-            commands::register(namespace, auto_rooms, rooms_max, tally);
-        });
-    }
-    builder.build()
+    realtime::register(builder, hub).build()
 }
 
 /// The address that a listener asks for, if it may be bound and nobody else has it.

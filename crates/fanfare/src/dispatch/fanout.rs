@@ -55,15 +55,18 @@ async fn send_to_rooms(everyone: &Broadcaster, delivery: &Delivery<'_>) {
         return;
     }
     // The dashboard mirrors: it shows an event as the room has it where that belongs.
-    let (mirrors, mains): (Vec<&RoomName>, Vec<&RoomName>) =
-        delivery.rooms.iter().partition(|room| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
+    let (mirrors, mains): (Vec<&RoomName>, Vec<&RoomName>) = delivery
+        .rooms
+        .iter()
+        .partition(|room| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
     for (nth, room) in mains.iter().enumerate() {
         let mut members = everyone.clone().to(room.as_str());
         if nth == 0 {
             members = members.to(mirrors.iter().map(|room| room.as_str()).collect::<Vec<_>>());
         } else {
             // Those who are in an earlier one, or in a mirror, have it already.
-            members = members.except(mains[..nth].iter().chain(&mirrors).map(|room| room.as_str()).collect::<Vec<_>>());
+            members = members
+                .except(mains[..nth].iter().chain(&mirrors).map(|room| room.as_str()).collect::<Vec<_>>());
         }
         if members.is_wanted() {
             emit(&members, event, &event.argument(Some(room), position(room))).await;

@@ -11,6 +11,9 @@ mod fanout;
 mod recent;
 mod turn;
 
+pub(crate) use fanout::ROOM_NAMESPACES;
+pub(crate) use turn::position_json;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -55,11 +58,10 @@ pub(crate) enum Next {
 
 /// Decides on a record as it is. May run more than once, on newer states.
 pub(crate) type Rule =
-    Box<dyn FnMut(Option<&Record>, Timestamp) -> Result<Decision, hub::fault::Fault> + Send>;
+    Box<dyn FnMut(Option<&Record>, Timestamp) -> Result<Decision, hub::fault::Fault> + Send + Sync>;
 
 /// What is done when a record's time has come.
-pub(crate) type DueRule =
-    fn(&Record, Timestamp) -> Result<Decision, hub::fault::Fault>;
+pub(crate) type DueRule = fn(&Record, Timestamp) -> Result<Decision, hub::fault::Fault>;
 
 /// What an operation has come to.
 #[derive(Clone, Debug)]
@@ -188,8 +190,7 @@ impl Dispatcher {
         idempotency: Option<IdempotencyKey>,
         events: Vec<Outgoing>,
     ) -> Result<Underway, Fault> {
-        let rule: Rule =
-            Box::new(move |_, _| Ok(Decision { events: events.clone(), ..Decision::default() }));
+        let rule: Rule = Box::new(move |_, _| Ok(Decision { events: events.clone(), ..Decision::default() }));
         self.begin(None, idempotency, rule)
     }
 
@@ -249,5 +250,8 @@ impl Underway {
 }
 
 fn busy() -> Fault {
-    Fault::new(Code::Busy, format!("{OPERATIONS_MAX} operations are waiting to be kept; try again in a moment"))
+    Fault::new(
+        Code::Busy,
+        format!("{OPERATIONS_MAX} operations are waiting to be kept; try again in a moment"),
+    )
 }

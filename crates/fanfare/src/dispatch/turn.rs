@@ -11,7 +11,8 @@ use hub::outgoing::Outgoing;
 use hub::policy::Delivery;
 use hub::room::RoomName;
 use hub::store::{
-    Append, Change, Commit, IdempotencyKey, Outcome, Placed, Placement, Record, RecordKey, Repeated, StoreFault,
+    Append, Change, Commit, IdempotencyKey, Outcome, Placed, Placement, Record, RecordKey, Repeated,
+    StoreFault,
 };
 use hub::time::Timestamp;
 use serde_json::value::RawValue;
@@ -51,9 +52,17 @@ struct Changing {
 /// An operation in its place in a batch.
 enum Step {
     /// It is committed: the index into the batch of commits.
-    Commit { changing: Changing, index: usize, events: Vec<Prepared>, answer: Value },
+    Commit {
+        changing: Changing,
+        index: usize,
+        events: Vec<Prepared>,
+        answer: Value,
+    },
     /// Its answer is known.
-    Answer { reply: Reply, outcome: Result<Committed, Fault> },
+    Answer {
+        reply: Reply,
+        outcome: Result<Committed, Fault>,
+    },
     Attach(super::Operation),
 }
 
@@ -128,7 +137,8 @@ impl Dispatch {
                 attach @ Operation::Attach { .. } => attachments.push((changings.len(), attach)),
             }
         }
-        let (mut records, repeated) = match self.look(&changings).await {
+        let (keys, names) = needs(&changings);
+        let (mut records, repeated) = match self.look(keys, names).await {
             Ok(found) => found,
             Err(fault) => {
                 self.fail(changings, &fault);
@@ -162,7 +172,9 @@ impl Dispatch {
     fn note_health<T>(&self, outcome: Result<T, StoreFault>) -> Result<T, StoreFault> {
         let was_failing = self.shared.is_failing.swap(outcome.is_err(), Ordering::Relaxed);
         match &outcome {
-            Err(fault) if !was_failing => tracing::error!(%fault, "nothing can be kept; publishing is refused"),
+            Err(fault) if !was_failing => {
+                tracing::error!(%fault, "nothing can be kept; publishing is refused")
+            }
             Ok(_) if was_failing => tracing::info!("the store takes commits again"),
             _ => {}
         }
@@ -172,15 +184,9 @@ impl Dispatch {
     /// Reads the records and earlier answers that a batch needs.
     async fn look(
         &self,
-        changings: &[Changing],
+        keys: Vec<RecordKey>,
+        names: Vec<IdempotencyKey>,
     ) -> Result<(HashMap<RecordKey, Option<Record>>, HashMap<IdempotencyKey, Repeated>), StoreFault> {
-        let mut keys: Vec<RecordKey> = changings.iter().filter_map(|changing| changing.key.clone()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut names: Vec<IdempotencyKey> =
-            changings.iter().filter_map(|changing| changing.idempotency.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
         if keys.is_empty() && names.is_empty() {
             return Ok((HashMap::new(), HashMap::new()));
         }
@@ -229,7 +235,8 @@ impl Dispatch {
             }
         }
         let mut appends = Vec::new();
-        let events: Vec<Prepared> = events.into_iter().map(|event| self.prepare(now, event, &mut appends)).collect();
+        let events: Vec<Prepared> =
+            events.into_iter().map(|event| self.prepare(now, event, &mut appends)).collect();
         if change.is_none() && appends.is_empty() && changing.idempotency.is_none() {
             // Nothing is to be kept, but it goes out in its turn.
             return Step::Commit { changing, index: usize::MAX, events, answer };
@@ -379,10 +386,9 @@ impl Dispatch {
             let outcome = self.replay(&socket, &room, replay).await;
             match outcome {
                 Ok(attached) => {
-                    let joined = socket.join_waiting(room.as_str());
                     joining.push(async move {
                         // Nobody waits any more: the caller has gone.
-                        let _ = reply.send(match joined.await {
+                        let _ = reply.send(match socket.join_waiting(room.as_str()).await {
                             engine::Joined::TooManyRooms { max } => Err(Fault::new(
                                 Code::TooManyRooms,
                                 format!("a socket may be in {max} rooms; leave another one first"),
@@ -401,11 +407,21 @@ impl Dispatch {
     }
 
     /// Gives a socket what it asked for of a log, up to what has been sent out.
-    async fn replay(&mut self, socket: &engine::Socket, room: &RoomName, replay: Replay) -> Result<Attached, Fault> {
+    async fn replay(
+        &mut self,
+        socket: &engine::Socket,
+        room: &RoomName,
+        replay: Replay,
+    ) -> Result<Attached, Fault> {
         let (read_order, mut position, events) = match replay {
             Replay::Nothing(page) => {
                 let position = Position { epoch: page.epoch, seq: page.last_seq };
-                let position = self.recent.after(page.order, room).filter_map(|(_, position)| position).last().unwrap_or(position);
+                let position = self
+                    .recent
+                    .after(page.order, room)
+                    .filter_map(|(_, position)| position)
+                    .last()
+                    .unwrap_or(position);
                 return Ok(Attached { position: Some(position), replayed: 0 });
             }
             Replay::Log(page) => {
@@ -492,6 +508,18 @@ impl Dispatch {
     }
 }
 
+/// The records and earlier answers that operations need, each once.
+fn needs(changings: &[Changing]) -> (Vec<RecordKey>, Vec<IdempotencyKey>) {
+    let mut keys: Vec<RecordKey> = changings.iter().filter_map(|changing| changing.key.clone()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut names: Vec<IdempotencyKey> =
+        changings.iter().filter_map(|changing| changing.idempotency.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    (keys, names)
+}
+
 fn due_operation(key: RecordKey, rule: DueRule) -> Operation {
     let rule: Rule = Box::new(move |record, now| match record {
         // It may have moved on by the time of its turn.
@@ -518,15 +546,20 @@ fn answer(reply: Reply, outcome: Result<Committed, Fault>) {
         Some(reply) => drop(reply.send(outcome)),
         None => {
             if let Err(fault) = outcome {
-                tracing::warn!(code = fault.code.as_str(), message = fault.message, "what was due could not be done");
+                tracing::warn!(
+                    code = fault.code.as_str(),
+                    message = fault.message,
+                    "what was due could not be done"
+                );
             }
         }
     }
 }
 
 fn repetition(earlier: &Repeated) -> Result<Committed, Fault> {
-    let kept: KeptAnswer = serde_json::from_str(&earlier.answer)
-        .map_err(|error| Fault::new(Code::Internal, format!("the answer that was kept cannot be read: {error}")))?;
+    let kept: KeptAnswer = serde_json::from_str(&earlier.answer).map_err(|error| {
+        Fault::new(Code::Internal, format!("the answer that was kept cannot be read: {error}"))
+    })?;
     let placed = kept
         .appends
         .iter()

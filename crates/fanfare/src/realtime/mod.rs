@@ -22,7 +22,7 @@ use crate::event::timestamp;
 use crate::tally::Tally;
 
 pub(crate) use party::{Party, party_of};
-pub(crate) use rooms::{HISTORY_EVENTS_MAX, event_json, unreadable};
+pub(crate) use rooms::HISTORY_EVENTS_MAX;
 
 /// What all commands and routes work on.
 pub(crate) struct Hub {
@@ -36,7 +36,12 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn new(tally: Arc<Tally>, outbox_bytes_max: usize) -> Self {
-        Self { engine: OnceLock::new(), control: Handle::current(), tally, replay_bytes_max: outbox_bytes_max / 2 }
+        Self {
+            engine: OnceLock::new(),
+            control: Handle::current(),
+            tally,
+            replay_bytes_max: outbox_bytes_max / 2,
+        }
     }
 
     /// Hands over what is only there once the handlers are registered.
@@ -62,7 +67,8 @@ impl Hub {
         // In a cell, so that it is here again if there is no turn for it.
         let caller = Arc::new(std::sync::Mutex::new(Some(caller)));
         let held = caller.clone();
-        let take = |cell: &std::sync::Mutex<Option<Caller>>| cell.lock().ok().and_then(|mut caller| caller.take());
+        let take =
+            |cell: &std::sync::Mutex<Option<Caller>>| cell.lock().ok().and_then(|mut caller| caller.take());
         let pushed = party.turns.push(&self.control, async move {
             if let Some(caller) = take(&held) {
                 work(caller).await;
@@ -71,7 +77,10 @@ impl Hub {
         if pushed.is_err()
             && let Some(caller) = take(&caller)
         {
-            caller.refuse(&Fault::new(Code::Busy, "too many commands of this socket are waiting; send fewer at once"));
+            caller.refuse(&Fault::new(
+                Code::Busy,
+                "too many commands of this socket are waiting; send fewer at once",
+            ));
         }
     }
 

@@ -203,7 +203,8 @@ impl Hub {
                 // Asked for before the read, so that nothing can come between.
                 let order = dispatcher.sent_order();
                 let latest = store.read_latest(room.clone()).await.map_err(unreadable)?;
-                let attached = dispatcher.attach(socket.clone(), room.clone(), Replay::Latest(latest, order)).await?;
+                let attached =
+                    dispatcher.attach(socket.clone(), room.clone(), Replay::Latest(latest, order)).await?;
                 Ok((attached, since.is_some()))
             }
             Delivery::Volatile | Delivery::Log => {
@@ -236,7 +237,9 @@ impl Hub {
         self.may_join(socket, &room).await?;
         let limit = asked.limit.unwrap_or(HISTORY_EVENTS_MAX).min(HISTORY_EVENTS_MAX);
         let span = match (asked.since, asked.last) {
-            (Some(_), Some(_)) => return Err(Fault::new(Code::BadPayload, "give `since` or `last`, not both")),
+            (Some(_), Some(_)) => {
+                return Err(Fault::new(Code::BadPayload, "give `since` or `last`, not both"));
+            }
             (Some(SinceSeq::Position(since)), None) => Span::After { seq: since.seq, limit },
             (Some(SinceSeq::Seq(seq)), None) => Span::After { seq, limit },
             (None, Some(last)) => Span::Last { limit: last.min(limit) },
@@ -297,7 +300,8 @@ impl Hub {
 fn reaches(page: &Page, since: Since) -> bool {
     // Before a room's first event there is no epoch: who was there then has missed whatever has come since.
     let is_same_log = page.epoch == since.epoch || (since.epoch == 0 && since.seq == 0);
-    let last_read = page.events.last().and_then(|kept| kept.position).map_or(since.seq, |position| position.seq);
+    let last_read =
+        page.events.last().and_then(|kept| kept.position).map_or(since.seq, |position| position.seq);
     is_same_log && since.seq <= page.last_seq && since.seq + 1 >= page.first_seq && last_read >= page.last_seq
 }
 

@@ -5,40 +5,42 @@ use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use serde_json::json;
+use hub::store::IdempotencyKey;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::App;
 use crate::codes::{Code, Fault};
+use crate::dispatch::{Committed, Underway, position_json};
 use crate::event::Publication;
 
 /// `POST /api/v1/events`
-pub(super) async fn publish_one(State(app): State<App>, body: Body) -> Response {
-    match try_publish_one(&app, body).await {
-        Ok(id) => super::json(StatusCode::CREATED, &json!({ "id": id })),
-        Err(fault) => app.refuse(fault),
-    }
+pub(super) async fn publish_one(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
+    let outcome = try_publish_one(&app, &headers, body).await;
+    app.answer(outcome)
 }
 
-async fn try_publish_one(app: &App, body: Body) -> Result<String, Fault> {
+async fn try_publish_one(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
-    publish(app, &Publication::parse(&body, app.limits.rooms_per_event_max)?)
-}
-
-/// `POST /api/v1/events/batch`: answers the ids in the order of the events.
-pub(super) async fn publish_batch(State(app): State<App>, body: Body) -> Response {
-    match try_publish_batch(&app, body).await {
-        Ok(ids) => {
-            let events: Vec<_> = ids.into_iter().map(|id| json!({ "id": id })).collect();
-            super::json(StatusCode::CREATED, &json!({ "events": events }))
-        }
-        Err(fault) => app.refuse(fault),
+    let mut publication = Publication::parse(&body, app.limits.rooms_per_event_max)?;
+    if let Some(key) = super::idempotency_header(headers)? {
+        publication.idempotency_key.get_or_insert(key);
     }
+    let committed = begin(app, publication)?.done().await?;
+    // A repetition is told from what it repeats, but is as good.
+    let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, published(&committed)))
 }
 
-async fn try_publish_batch(app: &App, body: Body) -> Result<Vec<String>, Fault> {
+/// `POST /api/v1/events/batch`: answers in the order of the events.
+pub(super) async fn publish_batch(State(app): State<App>, body: Body) -> Response {
+    let outcome = try_publish_batch(&app, body).await;
+    app.answer(outcome)
+}
+
+async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
     let texts = split(&body, app.limits.batch_events_max)?;
     let mut publications = Vec::with_capacity(texts.len());
@@ -47,7 +49,14 @@ async fn try_publish_batch(app: &App, body: Body) -> Result<Vec<String>, Fault> 
             .map_err(|fault| Fault::new(fault.code, format!("event {nth}: {}", fault.message)))?;
         publications.push(publication);
     }
-    publications.iter().map(|publication| publish(app, publication)).collect()
+    // All of them take their places before the first is waited for.
+    let underway =
+        publications.into_iter().map(|publication| begin(app, publication)).collect::<Result<Vec<_>, _>>()?;
+    let mut events = Vec::with_capacity(underway.len());
+    for one in underway {
+        events.push(published(&one.done().await?));
+    }
+    Ok((StatusCode::CREATED, json!({ "events": events })))
 }
 
 /// The events of a batch, unread: the elements of an array, or the lines that are not blank.
@@ -72,10 +81,25 @@ fn split(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Fault> {
     Ok(texts)
 }
 
-fn publish(app: &App, publication: &Publication) -> Result<String, Fault> {
-    let id = publication.publish(&app.server)?;
+fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
+    let Publication { outgoing, idempotency_key } = publication;
+    let key = idempotency_key.map(|key| IdempotencyKey { scope: "events".into(), key: key.into() });
+    let underway = app.hub.dispatcher().publish(key, vec![outgoing])?;
     app.tally.events_published.fetch_add(1, Ordering::Relaxed);
-    Ok(id.to_string())
+    Ok(underway)
+}
+
+/// What the publisher of one event is told: its id, and where it stands in the log of its first room that has one.
+fn published(committed: &Committed) -> Value {
+    let id = committed.ids.first().map(ToString::to_string);
+    let placed = committed.placed.first().map_or(&[][..], Vec::as_slice);
+    let mut answer = position_json(placed.iter().find_map(|placed| placed.position));
+    answer["id"] = id.into();
+    if placed.len() > 1 {
+        let rooms = placed.iter().map(|placed| (placed.room.to_string(), position_json(placed.position)));
+        answer["rooms"] = Value::Object(rooms.collect());
+    }
+    answer
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod assets;
 mod events;
 mod health;
 mod metrics;
+mod rooms;
 mod stats;
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use engine::Server;
 
 use crate::codes::{Code, Fault};
 use crate::config::{Origins, RestLimits};
+use crate::event::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::realtime::Hub;
 use crate::tally::Tally;
 
 pub(crate) use assets::CLIENT_PATHS;
@@ -32,6 +35,8 @@ pub(crate) use stats::{Rates, sample};
 pub(crate) struct App {
     /// The engine.
     pub(crate) server: Server,
+    /// What routes work on.
+    pub(crate) hub: Arc<Hub>,
     /// Bounds of requests.
     pub(crate) limits: RestLimits,
     /// Which pages may use the server.
@@ -60,6 +65,8 @@ impl App {
             .route("/metrics", get(metrics::metrics))
             .route("/api/v1/events", post(events::publish_one))
             .route("/api/v1/events/batch", post(events::publish_batch))
+            .route("/api/v1/rooms/{room}/events", get(rooms::events))
+            .route("/api/v1/rooms/{room}/presence", get(rooms::presence))
             .route("/api/v1/websocket/stats", get(stats::stats))
             .route("/socket/stats", get(stats::stats));
         self.finish(router)
@@ -85,6 +92,14 @@ impl App {
             })
             .layer(from_fn_with_state(self.clone(), guard))
             .with_state(self)
+    }
+
+    /// Answers what a route has come to.
+    fn answer(&self, outcome: Result<(StatusCode, serde_json::Value), Fault>) -> Response {
+        match outcome {
+            Ok((status, body)) => json(status, &body),
+            Err(fault) => self.refuse(fault),
+        }
     }
 
     /// Answers a fault, and counts it.
@@ -120,6 +135,20 @@ impl App {
                 let within = humantime::format_duration(self.limits.body_timeout);
                 Err(Fault::new(Code::BodyTimeout, format!("the body did not arrive within {within}")))
             }
+        }
+    }
+}
+
+/// The header by which a repeated request is known, if there is one.
+fn idempotency_header(headers: &HeaderMap) -> Result<Option<String>, Fault> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()));
+    match key {
+        Some(key) => Ok(Some(key.to_owned())),
+        None => {
+            let bounds =
+                format!("Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+            Err(Fault::new(Code::BadRequest, bounds))
         }
     }
 }

@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
-use crate::room::RoomName;
+use hub::room::RoomName;
 use publisher::Publisher;
 use reporter::{Outcome, Reporter, Stream};
 
