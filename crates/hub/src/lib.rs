@@ -15,13 +15,28 @@
 //! | [`access`] | whether they may |
 //! | [`event`] | an event on its way to rooms, and how it is written for those who watch |
 //! | [`store`] | the port to whatever keeps logs and records |
+//! | [`record`] | what the states of all kinds of records have in common |
+//! | [`outgoing`] | an event as a rule decides it |
+//! | [`job`] | a job, its progress and heartbeats |
+//! | [`run`] | a run, its approvals and the commands that wait for its runner |
+//! | [`percent`] | how far something has come |
+//! | [`seconds`] | a span of time as peers write it |
+//! | [`json`] | JSON that is passed on as it came |
 //! | [`fault`] | why something was refused |
 
 pub mod access;
+mod bound;
 pub mod event;
 pub mod fault;
+pub mod job;
+pub mod json;
+pub mod outgoing;
+pub mod percent;
 pub mod policy;
 pub mod principal;
+pub mod record;
 pub mod room;
+pub mod run;
+pub mod seconds;
 pub mod store;
 pub mod time;
