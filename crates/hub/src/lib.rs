@@ -19,6 +19,8 @@
 //! | [`outgoing`] | an event as a rule decides it |
 //! | [`job`] | a job, its progress and heartbeats |
 //! | [`run`] | a run, its approvals and the commands that wait for its runner |
+//! | [`log_line`] | a line of a log, and who wants to see which |
+//! | [`schedule`] | an event that is to be published later |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -30,6 +32,7 @@ pub mod event;
 pub mod fault;
 pub mod job;
 pub mod json;
+pub mod log_line;
 pub mod outgoing;
 pub mod percent;
 pub mod policy;
@@ -37,6 +40,7 @@ pub mod principal;
 pub mod record;
 pub mod room;
 pub mod run;
+pub mod schedule;
 pub mod seconds;
 pub mod store;
 pub mod time;
