@@ -14,16 +14,33 @@
 //! | [`principal`] | who somebody is, and what they were granted |
 //! | [`access`] | whether they may |
 //! | [`event`] | an event on its way to rooms, and how it is written for those who watch |
-//! | [`outgoing`] | an event as a rule decides it |
 //! | [`store`] | the port to whatever keeps logs and records |
+//! | [`record`] | what the states of all kinds of records have in common |
+//! | [`outgoing`] | an event as a rule decides it |
+//! | [`job`] | a job, its progress and heartbeats |
+//! | [`run`] | a run, its approvals and the commands that wait for its runner |
+//! | [`log_line`] | a line of a log, and who wants to see which |
+//! | [`schedule`] | an event that is to be published later |
+//! | [`percent`] | how far something has come |
+//! | [`seconds`] | a span of time as peers write it |
+//! | [`json`] | JSON that is passed on as it came |
 //! | [`fault`] | why something was refused |
 
 pub mod access;
+mod bound;
 pub mod event;
 pub mod fault;
+pub mod job;
+pub mod json;
+pub mod log_line;
 pub mod outgoing;
+pub mod percent;
 pub mod policy;
 pub mod principal;
+pub mod record;
 pub mod room;
+pub mod run;
+pub mod schedule;
+pub mod seconds;
 pub mod store;
 pub mod time;

@@ -2,23 +2,21 @@
 //! it; whoever commits it adds those.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use crate::event::{Audience, Shape};
+use crate::json::Json;
 use crate::room::RoomName;
 
 /// An event that a rule wants to be told.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outgoing {
     /// Its name on the wire.
     pub name: Cow<'static, str>,
-    /// Its data: well-formed JSON.
-    #[serde(serialize_with = "write_data", deserialize_with = "read_data")]
-    pub data: Arc<RawValue>,
+    /// Its data.
+    pub data: Json,
     /// What travels.
     pub shape: Shape,
     /// Who hears of it. With [`Audience::Rooms`] the members of `rooms`, the others as a whole.
@@ -44,7 +42,7 @@ impl Outgoing {
     pub fn flat(name: &'static str, data: &impl Serialize, rooms: Vec<RoomName>) -> Self {
         Self {
             name: Cow::Borrowed(name),
-            data: raw(data),
+            data: Json::of(data),
             shape: Shape::Flat,
             audience: Audience::Rooms,
             rooms,
@@ -77,27 +75,6 @@ impl Outgoing {
     pub fn volatile(self) -> Self {
         Self { volatile: true, ..self }
     }
-}
-
-/// Equal if they would be written alike.
-impl PartialEq for Outgoing {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { name, data, shape, audience, rooms, except, key, volatile } = self;
-        (name, data.get(), shape, audience) == (&other.name, other.data.get(), &other.shape, &other.audience)
-            && (rooms, except, key, volatile) == (&other.rooms, &other.except, &other.key, &other.volatile)
-    }
-}
-
-fn raw(data: &impl Serialize) -> Arc<RawValue> {
-    serde_json::value::to_raw_value(data).expect("invariant: payload types have string keys").into()
-}
-
-fn write_data<S: Serializer>(data: &RawValue, to: S) -> Result<S::Ok, S::Error> {
-    data.serialize(to)
-}
-
-fn read_data<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<RawValue>, D::Error> {
-    Box::<RawValue>::deserialize(from).map(Into::into)
 }
 
 fn write_rooms<S: Serializer>(rooms: &[RoomName], to: S) -> Result<S::Ok, S::Error> {
