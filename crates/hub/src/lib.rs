@@ -16,12 +16,21 @@
 //! | [`event`] | an event on its way to rooms, and how it is written for those who watch |
 //! | [`store`] | the port to whatever keeps logs and records |
 //! | [`fault`] | why something was refused |
+//! | [`payload`] | what payloads are made of |
+//! | [`commands`], [`dashboard`], [`workspace`], [`gateway`] | the vocabularies: their events, and where they go |
+//! | [`schema`] | the registry of all events, and their schemas |
 
 pub mod access;
+pub mod commands;
+pub mod dashboard;
 pub mod event;
 pub mod fault;
+pub mod gateway;
+pub mod payload;
 pub mod policy;
 pub mod principal;
 pub mod room;
+pub mod schema;
 pub mod store;
 pub mod time;
+pub mod workspace;
