@@ -19,17 +19,26 @@
 //! | [`payload`] | what payloads are made of |
 //! | [`commands`], [`dashboard`], [`workspace`], [`gateway`] | the vocabularies: their events, and where they go |
 //! | [`schema`] | the registry of all events, and their schemas |
+//! | [`asyncapi`] | what travels over Socket.IO, as a document |
+//! | [`routes`], [`rest`] | the HTTP interface: its routes as data, and their bodies |
+//! | [`openapi`] | the HTTP interface, as a document |
+//! | [`github`] | what webhooks of GitHub mean |
 
 pub mod access;
+pub mod asyncapi;
 pub mod commands;
 pub mod dashboard;
 pub mod event;
 pub mod fault;
 pub mod gateway;
+pub mod github;
+pub mod openapi;
 pub mod payload;
 pub mod policy;
 pub mod principal;
+pub mod rest;
 pub mod room;
+pub mod routes;
 pub mod schema;
 pub mod store;
 pub mod time;
