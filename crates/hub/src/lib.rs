@@ -25,22 +25,40 @@
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
 //! | [`fault`] | why something was refused |
+//! | [`payload`] | what payloads are made of |
+//! | [`commands`], [`dashboard`], [`workspace`], [`gateway`] | the vocabularies: their events, and where they go |
+//! | [`schema`] | the registry of all events, and their schemas |
+//! | [`asyncapi`] | what travels over Socket.IO, as a document |
+//! | [`routes`], [`rest`] | the HTTP interface: its routes as data, and their bodies |
+//! | [`openapi`] | the HTTP interface, as a document |
+//! | [`github`] | what webhooks of GitHub mean |
 
 pub mod access;
+pub mod asyncapi;
 mod bound;
+pub mod commands;
+pub mod dashboard;
 pub mod event;
 pub mod fault;
+pub mod gateway;
+pub mod github;
 pub mod job;
 pub mod json;
 pub mod log_line;
+pub mod openapi;
 pub mod outgoing;
+pub mod payload;
 pub mod percent;
 pub mod policy;
 pub mod principal;
 pub mod record;
+pub mod rest;
 pub mod room;
+pub mod routes;
 pub mod run;
 pub mod schedule;
+pub mod schema;
 pub mod seconds;
 pub mod store;
 pub mod time;
+pub mod workspace;
