@@ -14,10 +14,12 @@
 //! | [`principal`] | who somebody is, and what they were granted |
 //! | [`access`] | whether they may |
 //! | [`event`] | an event on its way to rooms, and how it is written for those who watch |
+//! | [`deltas`] | text that comes in small pieces, joined into few events |
 //! | [`store`] | the port to whatever keeps logs and records |
 //! | [`fault`] | why something was refused |
 
 pub mod access;
+pub mod deltas;
 pub mod event;
 pub mod fault;
 pub mod policy;
