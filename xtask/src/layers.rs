@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sio-proto", &[]),
     ("engine-core", &["eio-proto", "sio-proto", "ws-proto"]),
     ("hub", &[]),
+    ("tools", &["hub"]),
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
     ("store-sqlite", &["hub"]),
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),

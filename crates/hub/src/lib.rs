@@ -14,6 +14,7 @@
 //! | [`principal`] | who somebody is, and what they were granted |
 //! | [`access`] | whether they may |
 //! | [`event`] | an event on its way to rooms, and how it is written for those who watch |
+//! | [`deltas`] | text that comes in small pieces, joined into few events |
 //! | [`store`] | the port to whatever keeps logs and records |
 //! | [`record`] | what the states of all kinds of records have in common |
 //! | [`outgoing`] | an event as a rule decides it |
@@ -38,6 +39,7 @@ pub mod asyncapi;
 mod bound;
 pub mod commands;
 pub mod dashboard;
+pub mod deltas;
 pub mod event;
 pub mod fault;
 pub mod gateway;
