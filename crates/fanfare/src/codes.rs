@@ -73,6 +73,10 @@ codes! {
     TooManyRooms = "too_many_rooms", 422, retry: false;
     /// There is no such command.
     UnknownCommand = "unknown_command", 422, retry: false;
+    /// There is no such tool.
+    UnknownTool = "unknown_tool", 404, retry: false;
+    /// As many requests wait for the tool as may.
+    ToolBusy = "tool_busy", 503, retry: true;
     /// Something that should work did not.
     Internal = "internal", 500, retry: true;
     /// Nothing can be kept at the moment: the disk is full, or the store does not answer.

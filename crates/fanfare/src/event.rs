@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use hub::event::{Audience, Shape};
+use hub::json::Json;
 use hub::outgoing::Outgoing;
 use hub::room::{RoomKind, RoomName};
 use hub::time::Timestamp;
@@ -117,7 +118,7 @@ impl Publication {
         };
         let outgoing = Outgoing {
             name: Cow::Owned(raw.event),
-            data: Arc::from(data),
+            data: Json(Arc::from(data)),
             shape: Shape::Wrapped,
             audience,
             rooms,

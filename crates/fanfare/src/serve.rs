@@ -11,7 +11,7 @@ use engine::{Server, Serving};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Listener, Origins};
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, DueRule, due_rule};
 use crate::realtime::{self, Hub};
 use crate::rest::{self, App};
 use crate::tally::Tally;
@@ -35,7 +35,11 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         doors.push((name, listener, free_address(name, listener, config.insecure).await?));
     }
     let tally = Arc::new(Tally::new());
-    let hub = Arc::new(Hub::new(tally.clone(), config.engine.outbox_bytes_max));
+    let tools = tools::Tools::new(
+        [("echo".to_owned(), tools::ToolConfig::echo())].into(),
+        tokio::runtime::Handle::current(),
+    )?;
+    let hub = Arc::new(Hub::new(tally.clone(), config.engine.outbox_bytes_max, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
     let retention = hub::policy::Retention {
         events_max: 10_000,
@@ -44,7 +48,11 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     };
     let policies = Arc::new(hub::policy::Policies::defaults(true, retention));
     let store: Arc<dyn hub::store::Store> = Arc::new(testkit::memory::MemoryStore::default());
-    let dispatcher = Dispatcher::start(server.clone(), store, policies, Vec::new());
+    let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
+        (hub::store::RecordKind::Job, |record, now| Ok(due_rule(record, now, hub::job::due))),
+        (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
+    ];
+    let dispatcher = Dispatcher::start(server.clone(), store, policies, due_rules);
     hub.run_on(server.clone(), dispatcher);
     let app = App {
         server: server.clone(),

@@ -138,6 +138,8 @@ impl EventType {
     pub fn namespaces(&self) -> &'static [&'static str] {
         match self.audience {
             Audience::Rooms => &["/", "/ws"],
+            Audience::Root => &["/"],
+            Audience::Ws => &["/ws"],
             Audience::Logs => &["/logs"],
             Audience::Admin => &["/admin"],
         }

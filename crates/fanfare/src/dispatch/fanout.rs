@@ -37,7 +37,10 @@ pub(super) async fn send(server: &Server, delivery: &Delivery<'_>) {
         Audience::Logs => "/logs",
         Audience::Admin => "/admin",
     };
-    let everyone = flagged(server.of(namespace), delivery);
+    let everyone = flagged(server.of(namespace), delivery).to(names(delivery.rooms));
+    if !everyone.is_wanted() {
+        return;
+    }
     emit(&everyone, delivery.event, &delivery.event.argument(None, None)).await;
 }
 

@@ -9,13 +9,16 @@
 
 mod fanout;
 mod recent;
+mod records;
 mod turn;
 
 pub(crate) use fanout::ROOM_NAMESPACES;
+pub(crate) use records::{due_rule, record_rule};
 pub(crate) use turn::position_json;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use engine::{Server, Socket};
 use hub::event::{EventId, Position};
@@ -122,6 +125,21 @@ pub(super) struct Shared {
     /// Whether the last commit failed.
     pub(super) is_failing: AtomicBool,
     pub(super) due_rules: Vec<(RecordKind, DueRule)>,
+    /// Who waits for a record to change.
+    waiting: Mutex<HashMap<RecordKey, Vec<oneshot::Sender<()>>>>,
+}
+
+impl Shared {
+    /// A record has changed: whoever waits for that may look.
+    pub(super) fn tell_changed(&self, key: &RecordKey) {
+        if let Ok(mut waiting) = self.waiting.lock()
+            && let Some(all) = waiting.remove(key)
+        {
+            for one in all {
+                let _ = one.send(());
+            }
+        }
+    }
 }
 
 /// The way to the dispatcher. Cheap to clone.
@@ -147,6 +165,7 @@ impl Dispatcher {
             sent_order: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
             due_rules,
+            waiting: Mutex::default(),
         });
         tokio::spawn(turn::run(shared.clone(), waiting));
         Self { shared, operations }
@@ -208,6 +227,18 @@ impl Dispatcher {
         let operation = Operation::Attach { socket, room, replay, reply };
         self.operations.send(operation).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
+    }
+
+    /// Resolves when a record changes after this call.
+    pub(crate) fn changed(&self, key: &RecordKey) -> oneshot::Receiver<()> {
+        let (sender, changed) = oneshot::channel();
+        if let Ok(mut waiting) = self.shared.waiting.lock() {
+            let all = waiting.entry(key.clone()).or_default();
+            // Those who gave up are let go when the next one comes.
+            all.retain(|one| !one.is_closed());
+            all.push(sender);
+        }
+        changed
     }
 
     /// The store, for whoever reads.

@@ -261,11 +261,17 @@ impl Dispatch {
 
     fn prepare(&self, now: Timestamp, outgoing: Outgoing, appends: &mut Vec<Append>) -> Prepared {
         let Outgoing { name, data, shape, audience, rooms, except, key, volatile } = outgoing;
-        let event =
-            Event { id: EventId(Uuid::now_v7().as_u128()), name: (&*name).into(), data, at: now, shape };
+        let event = Event {
+            id: EventId(Uuid::now_v7().as_u128()),
+            name: (&*name).into(),
+            data: data.0,
+            at: now,
+            shape,
+        };
         let mut placements = Vec::new();
         let mirrors = rooms.len() > 1;
-        for room in rooms.iter().filter(|_| !volatile) {
+        // The rooms of other audiences are channels, which keep nothing.
+        for room in rooms.iter().filter(|_| !volatile && audience == Audience::Rooms) {
             let policy = self.shared.policies.of(room);
             let is_mirror = mirrors && room.kind() == hub::room::RoomKind::Dashboard;
             if policy.delivery != Delivery::Volatile || is_mirror {
@@ -323,6 +329,9 @@ impl Dispatch {
                     match outcome {
                         Outcome::Done(placed) => {
                             let committed = self.send_out(events, placed, said).await;
+                            if let Some(key) = &changing.key {
+                                self.shared.tell_changed(key);
+                            }
                             answer(changing.reply, Ok(committed));
                         }
                         Outcome::Repeated(earlier) => answer(changing.reply, repetition(&earlier)),

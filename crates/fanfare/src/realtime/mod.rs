@@ -1,7 +1,10 @@
 //! Owns the namespaces: what a socket is told when it connects, and the commands it may send.
 //! Does not know HTTP. Invariant: a command always gets an answer, and a bad one never costs the connection.
 
+mod asking;
 mod caller;
+mod dashboard;
+mod lines;
 mod party;
 mod rooms;
 mod turns;
@@ -14,6 +17,7 @@ use hub::principal::Principal;
 use hub::room::RoomName;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+use tools::Tools;
 
 use self::caller::{Caller, bad_payload, tell};
 use crate::codes::{Code, Fault};
@@ -21,8 +25,9 @@ use crate::dispatch::Dispatcher;
 use crate::event::timestamp;
 use crate::tally::Tally;
 
+pub(crate) use lines::log_event;
 pub(crate) use party::{Party, party_of};
-pub(crate) use rooms::HISTORY_EVENTS_MAX;
+pub(crate) use rooms::{HISTORY_EVENTS_MAX, unreadable};
 
 /// What all commands and routes work on.
 pub(crate) struct Hub {
@@ -32,15 +37,19 @@ pub(crate) struct Hub {
     pub(crate) tally: Arc<Tally>,
     /// Bytes that one replay may put into a socket's outbox.
     replay_bytes_max: usize,
+    tools: Tools,
+    requests: asking::Requests,
 }
 
 impl Hub {
-    pub(crate) fn new(tally: Arc<Tally>, outbox_bytes_max: usize) -> Self {
+    pub(crate) fn new(tally: Arc<Tally>, outbox_bytes_max: usize, tools: Tools) -> Self {
         Self {
             engine: OnceLock::new(),
             control: Handle::current(),
             tally,
             replay_bytes_max: outbox_bytes_max / 2,
+            tools,
+            requests: asking::Requests::default(),
         }
     }
 
@@ -101,22 +110,30 @@ impl Hub {
 
 /// Registers the namespaces and their commands.
 pub(crate) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
-    builder.namespace("/", |namespace| room_namespace(namespace, hub, true)).namespace("/ws", |namespace| {
-        room_namespace(namespace, hub, false);
-    })
+    let builder = builder
+        .namespace("/", |namespace| room_namespace(namespace, hub, true))
+        .namespace("/ws", |namespace| room_namespace(namespace, hub, false));
+    lines::register(builder, hub)
 }
 
 fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool) {
     let greeter = hub.clone();
-    namespace.middleware(|request| async move {
-        request.set_state(Party::new(Principal::anonymous()));
-        Ok(())
-    });
+    with_basics(namespace, hub);
     namespace.on_connect(move |socket| {
         let hub = greeter.clone();
         async move { hub.welcome(socket, has_dashboard).await }
     });
     rooms::register(namespace, hub);
+    dashboard::register(namespace, hub);
+    asking::register(namespace, hub);
+}
+
+/// What every namespace has: who somebody is, `ping`, and an answer to what nobody knows.
+fn with_basics(namespace: &mut Namespace, hub: &Arc<Hub>) {
+    namespace.middleware(|request| async move {
+        request.set_state(Party::new(Principal::anonymous()));
+        Ok(())
+    });
     let tally = hub.tally.clone();
     namespace.on_raw("ping", move |socket, event| {
         let caller = Caller::of(socket, event, &tally);
@@ -149,20 +166,26 @@ impl Hub {
             }
             socket.join_waiting(rooms).await;
         }
-        let own = socket.id().to_string();
-        let mut rooms = socket.rooms().await;
-        rooms.retain(|room| *room != own);
-        rooms.sort_unstable();
-        let mut established = json!({
-            "type": "connection.established",
-            "connection_id": own,
-            "rooms": rooms,
-            "server_time": timestamp(),
-            "recovered": socket.recovered(),
-        });
-        for (field, value) in [("user_id", &principal.user), ("session_id", &principal.session)] {
-            established[field] = value.as_deref().map_or(Value::Null, Value::from);
-        }
-        tell(&socket, "connection_established", &established);
+        greet(&socket).await;
     }
+}
+
+/// Tells a socket what it is in, and who it is.
+async fn greet(socket: &Socket) {
+    let principal = party_of(socket).principal();
+    let own = socket.id().to_string();
+    let mut rooms = socket.rooms().await;
+    rooms.retain(|room| *room != own);
+    rooms.sort_unstable();
+    let mut established = json!({
+        "type": "connection.established",
+        "connection_id": own,
+        "rooms": rooms,
+        "server_time": timestamp(),
+        "recovered": socket.recovered(),
+    });
+    for (field, value) in [("user_id", &principal.user), ("session_id", &principal.session)] {
+        established[field] = value.as_deref().map_or(Value::Null, Value::from);
+    }
+    tell(socket, "connection_established", &established);
 }

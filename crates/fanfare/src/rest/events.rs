@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use hub::outgoing::Outgoing;
 use hub::store::IdempotencyKey;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value),
 }
 
 /// The events of a batch, unread: the elements of an array, or the lines that are not blank.
-fn split(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Fault> {
+pub(super) fn split(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Fault> {
     let texts: Vec<&[u8]> = if body.trim_ascii_start().starts_with(b"[") {
         let elements: Vec<&RawValue> = serde_json::from_slice(body)
             .map_err(|error| Fault::new(Code::BadRequest, format!("not an array of events: {error}")))?;
@@ -79,6 +80,20 @@ fn split(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Fault> {
         ));
     }
     Ok(texts)
+}
+
+/// Publishes one event, once for each idempotency key.
+///
+/// # Errors
+/// As [`crate::dispatch::Dispatcher::publish`].
+pub(super) async fn publish(
+    app: &App,
+    headers: &HeaderMap,
+    outgoing: Outgoing,
+) -> Result<(StatusCode, Value), Fault> {
+    let idempotency_key = super::idempotency_header(headers)?;
+    let committed = begin(app, Publication { outgoing, idempotency_key })?.done().await?;
+    Ok((StatusCode::CREATED, published(&committed)))
 }
 
 fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {

@@ -4,9 +4,14 @@
 mod assets;
 mod events;
 mod health;
+mod jobs;
+mod listing;
 mod metrics;
 mod rooms;
+mod runs;
+mod schemas;
 mod stats;
+mod users;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -20,14 +25,19 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use engine::Server;
+use hub::store::{IdempotencyKey, RecordKey};
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use crate::codes::{Code, Fault};
 use crate::config::{Origins, RestLimits};
+use crate::dispatch::{Committed, Rule};
 use crate::event::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::realtime::Hub;
 use crate::tally::Tally;
 
 pub(crate) use assets::CLIENT_PATHS;
+pub(crate) use runs::approval_rule;
 pub(crate) use stats::{Rates, sample};
 
 /// What every route reads.
@@ -65,6 +75,37 @@ impl App {
             .route("/metrics", get(metrics::metrics))
             .route("/api/v1/events", post(events::publish_one))
             .route("/api/v1/events/batch", post(events::publish_batch))
+            .route("/api/v1/jobs", get(jobs::list).post(jobs::create))
+            .route("/api/v1/jobs/{id}", get(jobs::show))
+            .route("/api/v1/jobs/{id}/{verb}", post(jobs::command))
+            .route("/api/v1/runs", get(runs::list).post(runs::start))
+            .route("/api/v1/runs/start", post(runs::start))
+            .route("/start", post(runs::start))
+            .route("/api/v1/runs/approve", post(runs::approve))
+            .route("/approve", post(runs::approve))
+            .route("/api/v1/runs/{thread_id}", get(runs::show))
+            .route("/api/v1/runs/status/{thread_id}", get(runs::show))
+            .route("/status/{thread_id}", get(runs::show))
+            .route("/api/v1/runs/{thread_id}/status", post(runs::update))
+            .route("/api/v1/runs/{thread_id}/approve", post(runs::approve_one))
+            .route("/api/v1/runs/{thread_id}/control", get(runs::controls).post(runs::control))
+            .route("/api/v1/logs", post(runs::logs))
+            .route("/api/v1/users", get(users::users))
+            .route("/socket/users", get(users::users))
+            .route("/api/v1/users/{id}/connected", get(users::connected))
+            .route("/socket/users/{id}/connected", get(users::connected))
+            .route("/api/v1/rooms", get(users::rooms))
+            .route("/socket/rooms", get(users::rooms))
+            .route("/api/v1/rooms/join", post(users::join))
+            .route("/socket/rooms/join", post(users::join))
+            .route("/api/v1/rooms/leave", post(users::leave))
+            .route("/socket/rooms/leave", post(users::leave))
+            .route("/api/v1/rooms/message", post(users::message))
+            .route("/socket/rooms/message", post(users::message))
+            .route("/socket/health", get(health::health))
+            .route("/api/v1/schemas", get(schemas::bundle))
+            .route("/api/v1/asyncapi.json", get(schemas::asyncapi))
+            .route("/api/v1/openapi.json", get(schemas::openapi))
             .route("/api/v1/rooms/{room}/events", get(rooms::events))
             .route("/api/v1/rooms/{room}/presence", get(rooms::presence))
             .route("/api/v1/websocket/stats", get(stats::stats))
@@ -114,6 +155,21 @@ impl App {
         response
     }
 
+    /// Decides on a record, once for each idempotency key.
+    async fn change(&self, headers: &HeaderMap, key: RecordKey, rule: Rule) -> Result<Committed, Fault> {
+        let idempotency = idempotency_header(headers)?.map(|name| IdempotencyKey {
+            // A key belongs to one record: the same one for another means something else.
+            scope: format!("{}:{}", key.kind.as_str(), key.id).into(),
+            key: name.into(),
+        });
+        self.hub.dispatcher().change(Some(key), idempotency, rule).await
+    }
+
+    /// Reads a request's body as a `T`.
+    async fn read<T: DeserializeOwned>(&self, body: Body) -> Result<T, Fault> {
+        parse(&self.body(body).await?)
+    }
+
     /// Reads a request's body whole.
     ///
     /// # Errors
@@ -137,6 +193,22 @@ impl App {
             }
         }
     }
+}
+
+/// Reads JSON: what is none is a bad request, what does not fit is a bad payload.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(body).map_err(|error| {
+        let code = match error.classify() {
+            Category::Data => Code::BadPayload,
+            Category::Syntax | Category::Eof | Category::Io => Code::BadRequest,
+        };
+        Fault::new(code, format!("the body does not fit: {error}"))
+    })
+}
+
+fn parse_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Fault> {
+    serde_json::from_value(value)
+        .map_err(|error| Fault::new(Code::BadPayload, format!("the body does not fit: {error}")))
 }
 
 /// The header by which a repeated request is known, if there is one.
