@@ -57,7 +57,7 @@ pub struct Options {
     /// What an answer promises. Default [`Synchronous::Full`].
     pub synchronous: Synchronous,
     /// Bytes that the file may grow to; beyond them commits are refused as [`hub::store::StoreFault::Full`]. Its
-    /// write-ahead log comes on top, some 20 MB. Default: as much as the disk has. Lower than what there is already:
+    /// write-ahead log comes on top, some 70 MB. Default: as much as the disk has. Lower than what there is already:
     /// only space that becomes free is used.
     pub bytes_max: Option<u64>,
     /// Threads that read, at least 1. Default 2. More: many returning sockets are served at once, each thread with a

@@ -129,6 +129,10 @@ pub(crate) fn open_writer(options: &Options) -> Result<Connection, OpenFault> {
     let path = &options.path;
     let failed = |failure: Failure| failure.to_open_fault(path.clone());
     let mut connection = open(options, 64 << 20).map_err(failed)?;
+    // SQLite opens what it may not write for reading only, and says so at the first write.
+    if connection.is_readonly("main").map_err(|error| failed(error.into()))? {
+        return Err(OpenFault::Unusable { path: path.clone(), why: "it may only be read".to_owned() });
+    }
     let version = |connection: &Connection, pragma: &str| -> Result<i32, OpenFault> {
         connection.pragma_query_value(None, pragma, |row| row.get(0)).map_err(|e| failed(e.into()))
     };
@@ -194,7 +198,7 @@ fn set_up_writer(connection: &mut Connection, options: &Options) -> Result<(), F
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // A write-ahead log that had to grow beyond this is cut when it is next begun anew.
-    connection.pragma_update(None, "journal_size_limit", 64_i64 << 20)?;
+    connection.pragma_update(None, "journal_size_limit", 128_i64 << 20)?;
     let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
     // The greatest that SQLite takes: as good as none.
     let pages_max = options.bytes_max.map_or(4_294_967_294, |bytes| number(bytes) / page_bytes.max(1));

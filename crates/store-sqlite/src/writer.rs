@@ -25,8 +25,9 @@ const QUEUE_MAX: usize = 256;
 /// for the work of others.
 const JOINED_MAX: usize = 4_096;
 
-/// Pages of the write-ahead log until it is copied back. 4,096: 16 MiB.
-const CHECKPOINT_PAGES: i32 = 4_096;
+/// Pages of the write-ahead log until it is copied back. 16,384: 64 MiB, in which a page that changes with every batch
+/// is copied once instead of a hundred times.
+const CHECKPOINT_PAGES: i32 = 16_384;
 
 /// The way to the thread.
 pub(crate) struct Writer {

@@ -1,0 +1,96 @@
+//! How many events a second are appended, and how long a commit takes:
+//! `append_bench [--batch 1000] [--bytes 150] [--rooms 10] [--keep 100000] [--seconds 5] [--callers 1] [--normal]
+//! [--folder DIR]`.
+//!
+//! Each caller commits batch after batch and waits for each answer, as a dispatcher does; every commit is one event of
+//! `--bytes` bytes of data, the rooms in turn. Prints one line.
+
+#![allow(clippy::print_stdout, reason = "a benchmark tells its figures")]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use hub::policy::Retention;
+use hub::store::{Append, Commit, Store};
+use hub::time::Timestamp;
+use store_sqlite::{Options, SqliteStore, Synchronous};
+use testkit::contract::sample::{AMPLE, event, events, logged, retained};
+use testkit::contract::wait;
+
+fn main() {
+    let mut given: BTreeMap<String, String> = BTreeMap::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = if name == "--normal" { String::new() } else { arguments.next().expect("a value") };
+        given.insert(name, value);
+    }
+    let number = |name: &str, default: u64| -> u64 {
+        given.get(name).map_or(default, |value| value.parse().expect("a number"))
+    };
+    let (batch, bytes, rooms) = (number("--batch", 1_000), number("--bytes", 150), number("--rooms", 10));
+    let (keep, seconds, callers) =
+        (number("--keep", 100_000), number("--seconds", 5), number("--callers", 1));
+    let synchronous = if given.contains_key("--normal") { Synchronous::Normal } else { Synchronous::Full };
+
+    let folder = given.get("--folder").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = tempfile::tempdir_in(folder).expect("a folder");
+    let options = Options { synchronous, ..Options::new(folder.path().join("bench.db")) };
+    let store = SqliteStore::open(options).expect("a store");
+
+    let data = format!("\"{}\"", "x".repeat(usize::try_from(bytes).expect("a size").saturating_sub(2)));
+    let retention = Retention { events_max: keep, ..AMPLE };
+    let samples: Vec<Append> = (0..rooms)
+        .map(|room| retained(logged(&format!("room:{room}"), event("task_update", &data)), retention))
+        .collect();
+    let start = Instant::now();
+    let until = start + Duration::from_secs(seconds);
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..callers)
+            .map(|caller| {
+                let (store, samples) = (&store, &samples);
+                scope.spawn(move || append(store, samples, (batch, caller), until))
+            })
+            .collect();
+        callers.into_iter().flat_map(|caller| caller.join().expect("a caller")).collect()
+    });
+    let took = start.elapsed();
+    times.sort_unstable();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+    let appended = times.len() as u64 * batch;
+    println!(
+        "{:.0} appends/s: {appended} of {bytes} bytes in {:.1} s, batches of {batch}, {rooms} rooms, {callers} callers; commit p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; {} MB",
+        appended as f64 / took.as_secs_f64(),
+        took.as_secs_f64(),
+        at(0.5),
+        at(0.99),
+        at(1.0),
+        wait(store.health()).expect("health").bytes.unwrap_or(0) >> 20,
+    );
+}
+
+/// Commits until the time is over; how long each commit took.
+fn append(
+    store: &SqliteStore,
+    samples: &[Append],
+    (batch, caller): (u64, u64),
+    until: Instant,
+) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let mut turn = caller as usize;
+    while Instant::now() < until {
+        let now = Timestamp::of(SystemTime::now());
+        let commits: Vec<Commit> = (0..batch)
+            .map(|_| {
+                turn += 1;
+                let mut append = samples[turn % samples.len()].clone();
+                append.event.at = now;
+                events(vec![append])
+            })
+            .collect();
+        let start = Instant::now();
+        wait(store.commit(now, commits)).expect("a commit");
+        times.push(start.elapsed());
+    }
+    times
+}
