@@ -21,6 +21,8 @@
 //! | [`run`] | a run, its approvals and the commands that wait for its runner |
 //! | [`log_line`] | a line of a log, and who wants to see which |
 //! | [`schedule`] | an event that is to be published later |
+//! | [`notification`] | what waits for a user, and announcements |
+//! | [`template`] | a named event whose data has gaps |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -33,6 +35,7 @@ pub mod fault;
 pub mod job;
 pub mod json;
 pub mod log_line;
+pub mod notification;
 pub mod outgoing;
 pub mod percent;
 pub mod policy;
@@ -43,4 +46,5 @@ pub mod run;
 pub mod schedule;
 pub mod seconds;
 pub mod store;
+pub mod template;
 pub mod time;
