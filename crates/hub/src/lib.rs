@@ -22,6 +22,8 @@
 //! | [`run`] | a run, its approvals and the commands that wait for its runner |
 //! | [`log_line`] | a line of a log, and who wants to see which |
 //! | [`schedule`] | an event that is to be published later |
+//! | [`notification`] | what waits for a user, and announcements |
+//! | [`template`] | a named event whose data has gaps |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -47,6 +49,7 @@ pub mod github;
 pub mod job;
 pub mod json;
 pub mod log_line;
+pub mod notification;
 pub mod openapi;
 pub mod outgoing;
 pub mod payload;
@@ -62,5 +65,6 @@ pub mod schedule;
 pub mod schema;
 pub mod seconds;
 pub mod store;
+pub mod template;
 pub mod time;
 pub mod workspace;
