@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),
     ("testkit", &["eio-proto", "engine-core", "hub", "sio-proto", "ws-proto"]),
     ("fanfare", &["engine"]),
+    ("fanfare-sdk", &["hub"]),
     // An implementation of its own, so that it notices the codecs' mistakes.
     ("loadgen", &[]),
     ("xtask", &[]),
