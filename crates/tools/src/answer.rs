@@ -66,7 +66,11 @@ impl Answer {
         is_length_known: bool,
         bytes_max: usize,
     ) -> Result<Self, Trouble> {
-        let essence = content_type.unwrap_or("text/plain").split(';').next().unwrap_or_default();
+        let unsaid = match style {
+            Style::Plain => "text/plain",
+            Style::Chat => "text/event-stream",
+        };
+        let essence = content_type.unwrap_or(unsaid).split(';').next().unwrap_or_default();
         let essence = essence.trim().to_ascii_lowercase();
         let form = match &*essence {
             "text/event-stream" => Form::Events(Sse::new(bytes_max)),

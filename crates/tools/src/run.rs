@@ -17,7 +17,7 @@ use crate::answer::{self, Answer, Said, Style};
 use crate::gate::{Entry, Gate};
 use crate::health::{Ending, Tally};
 use crate::settings::Limits;
-use crate::step::{Again, Code, Done, Failure, Message, Step, Trouble};
+use crate::step::{Again, Code, Done, Failure, Message, Progress, Step, Trouble};
 use crate::upstream::{self, Upstream};
 
 /// Bytes of a refusal's body that are read for its reason.
@@ -31,6 +31,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Bytes of text that go out as one delta: small against what may wait for a session.
 const PIECE_BYTES_MAX: usize = 16_384;
+
+/// Shortest time from one progress to the next: a bar that moves five times a second moves smoothly. Of those in
+/// between, the newest comes when the time is over, or before the end.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// One tool at work.
 #[derive(Debug)]
@@ -135,6 +139,9 @@ struct Voice {
     /// Whether the request's turn has come.
     has_started: bool,
     deltas: Deltas,
+    /// The newest progress that was not passed on, and when the next may be.
+    progress: Option<Progress>,
+    progress_opens_at: Option<Instant>,
     /// All deltas so far.
     text: String,
     text_bytes_max: usize,
@@ -149,6 +156,8 @@ impl Voice {
             steps,
             has_started: false,
             deltas: Deltas::new(limits.delta_window, PIECE_BYTES_MAX),
+            progress: None,
+            progress_opens_at: None,
             text: String::new(),
             text_bytes_max: limits.answer_bytes_max,
             message: None,
@@ -171,7 +180,12 @@ impl Voice {
                 self.deltas.handle_delta(Instant::now().into_std(), &text);
                 self.drain().await;
             }
-            Said::Progress(progress) => self.say(Step::Progress(progress)).await,
+            Said::Progress(progress) => {
+                self.progress = Some(progress);
+                if self.progress_opens_at.is_none_or(|at| Instant::now() >= at) {
+                    self.tell_progress().await;
+                }
+            }
             Said::Message(message) => self.message = Some(message),
             Said::Usage(usage) => self.done.usage = Some(usage),
             Said::Stopped(reason) => self.done.finish_reason = Some(reason),
@@ -180,10 +194,12 @@ impl Voice {
         Ok(false)
     }
 
-    /// Waits until held text is due; for ever if there is none.
+    /// Waits until something that is held is due; for ever if nothing is.
     async fn window(&self) {
-        match self.deltas.poll_deadline() {
-            Some(at) => sleep_until(at.into()).await,
+        let text_at = self.deltas.poll_deadline().map(Instant::from);
+        let progress_at = self.progress_opens_at.filter(|_| self.progress.is_some());
+        match text_at.into_iter().chain(progress_at).min() {
+            Some(at) => sleep_until(at).await,
             None => std::future::pending().await,
         }
     }
@@ -191,6 +207,24 @@ impl Voice {
     async fn handle_timeout(&mut self) {
         self.deltas.handle_timeout(Instant::now().into_std());
         self.drain().await;
+        if self.progress_opens_at.is_some_and(|at| Instant::now() >= at) {
+            self.tell_progress().await;
+        }
+    }
+
+    /// Sends the progress that is held, after all text.
+    async fn tell_progress(&mut self) {
+        if self.progress.is_none() {
+            return;
+        }
+        self.deltas.flush(Instant::now().into_std());
+        self.drain().await;
+        let place = self.steps.reserve().await.ok();
+        let progress = self.progress.take();
+        self.progress_opens_at = Some(Instant::now() + PROGRESS_INTERVAL);
+        if let (Some(place), Some(progress)) = (place, progress) {
+            place.send(Step::Progress(progress));
+        }
     }
 
     /// Sends the pieces that are due. The place in the channel comes first: whoever drops this future in the middle
@@ -206,8 +240,9 @@ impl Voice {
         }
     }
 
-    /// Sends a step, after all text.
+    /// Sends a step, after all that was held.
     async fn say(&mut self, step: Step) {
+        self.tell_progress().await;
         self.deltas.flush(Instant::now().into_std());
         self.drain().await;
         // Nobody listens any more, and the task is about to be ended.
@@ -224,6 +259,7 @@ impl Voice {
     /// Forgets what an attempt said without being heard.
     fn forget(&mut self) {
         self.message = None;
+        self.progress = None;
         self.done = Done::default();
     }
 }

@@ -482,4 +482,51 @@ mod tests {
         let Kind::Echo { word_delay } = tool.kind else { panic!("no echo") };
         assert_eq!(word_delay, Some(Duration::from_millis(20)));
     }
+
+    fn manual() -> String {
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/TOOLS.md")).unwrap()
+    }
+
+    #[test]
+    fn the_manuals_examples_can_be_used() {
+        #[derive(Deserialize)]
+        struct File {
+            tools: BTreeMap<String, ToolSettings>,
+        }
+        let manual = manual();
+        let examples: Vec<&str> =
+            manual.split("```toml").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert_eq!(examples.len(), 4);
+        for example in examples {
+            let file: File = toml::from_str(example).expect(example);
+            for (id, settings) in file.tools {
+                settings.into_config(&id, &|_| Some("key".into())).expect(example);
+            }
+        }
+    }
+
+    #[test]
+    fn the_manuals_defaults_are_the_defaults() {
+        let defaults = serde_json::to_value(ToolSettings::default()).unwrap();
+        let mut count = 0;
+        for row in manual().lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let keys: Vec<&str> = cells[1].split('`').skip(1).step_by(2).collect();
+            if defaults.get(keys[0]).is_none_or(serde_json::Value::is_null) {
+                continue;
+            }
+            for (key, told) in keys.iter().zip(cells[2].split(", ")) {
+                let is_told = match &defaults[key] {
+                    serde_json::Value::String(text) => {
+                        humantime::parse_duration(text).unwrap() == humantime::parse_duration(told).unwrap()
+                    }
+                    number => number.to_string() == told,
+                };
+                assert!(is_told, "{key}: the manual says {told}");
+                count += 1;
+            }
+        }
+        // All that hold for every kind.
+        assert_eq!(count, 15);
+    }
 }

@@ -174,6 +174,20 @@ async fn the_first_text_comes_at_once_and_held_text_before_whatever_follows() {
 }
 
 #[tokio::test]
+async fn of_many_progresses_the_newest_come() {
+    let mut reply = Reply::stream("application/x-ndjson");
+    for percent in 1..=90 {
+        reply = reply.send(&format!("{{\"progress\":{percent}}}\n")).pause(5);
+    }
+    let server = Server::start([reply.send("{\"delta\":\"a\"}\n{\"progress\":91}\n{\"done\":true}\n")]).await;
+    let steps = ask(&http(&server, "")).await;
+    let progresses: Vec<&String> = steps.iter().filter(|step| step.starts_with("progress")).collect();
+    assert_eq!((&**progresses[0], &**progresses[progresses.len() - 1]), ("progress 1 ", "progress 91 "));
+    assert!((3..20).contains(&progresses.len()), "{progresses:?}");
+    assert_eq!(steps[steps.len() - 2..], ["message a", "done 0 "]);
+}
+
+#[tokio::test]
 async fn many_small_pieces_become_few_events() {
     let words: Vec<String> = (0..100).map(|n| format!("wörd{n} ")).collect();
     let mut reply = Reply::stream("text/event-stream");
