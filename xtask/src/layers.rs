@@ -16,10 +16,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sio-proto", &[]),
     ("engine-core", &["eio-proto", "sio-proto", "ws-proto"]),
     ("hub", &[]),
+    ("auth", &["hub"]),
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),
     ("testkit", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
-    ("fanfare", &["engine"]),
+    ("fanfare", &["auth", "engine", "hub"]),
     // An implementation of its own, so that it notices the codecs' mistakes.
     ("loadgen", &[]),
     ("xtask", &[]),
