@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
+use crate::auth::{self, Authenticator, JoinVerdict};
 use crate::codes::{Code, Fault};
 use crate::event::timestamp;
 use crate::room::RoomName;
@@ -17,6 +18,12 @@ use crate::tally::Tally;
 #[derive(Deserialize)]
 struct RoomArgument {
     room: String,
+}
+
+/// The argument of `refresh_token`.
+#[derive(Deserialize)]
+struct TokenArgument {
+    token: String,
 }
 
 /// Who awaits the outcome of a command.
@@ -71,20 +78,39 @@ pub(crate) fn register(
     auto_rooms: &'static [&'static str],
     rooms_max: usize,
     tally: &Arc<Tally>,
+    auth: &Arc<Authenticator>,
 ) {
-    namespace.on_connect(move |socket| welcome(socket, auto_rooms));
+    auth::register(namespace, auth, tally);
+    {
+        let auth = auth.clone();
+        namespace.on_connect(move |socket| welcome(socket, auto_rooms, auth.clone()));
+    }
     // Handlers begin on a shard's thread; what waits for something goes on here.
     let control = Handle::current();
     for (command, confirmation) in [("join_room", Some("room_joined")), ("subscribe", None)] {
-        let (tally, control) = (tally.clone(), control.clone());
+        let (tally, control, auth) = (tally.clone(), control.clone(), auth.clone());
         namespace.on_raw(command, move |socket, event| {
             let caller = Caller::of(socket, event, &tally);
-            match room_argument(event) {
-                Ok(room) => {
+            let room = match room_argument(event) {
+                Ok(room) => room,
+                Err(fault) => return caller.refuse(&fault),
+            };
+            match auth::join_verdict(&auth, socket, room.as_str()) {
+                JoinVerdict::Allowed => {
                     socket.join(room.as_str());
                     control.spawn(confirm_join(caller, room, confirmation, rooms_max));
                 }
-                Err(fault) => caller.refuse(&fault),
+                JoinVerdict::Refused(fault) => caller.refuse(&fault),
+                JoinVerdict::Ask(name) => {
+                    let auth = auth.clone();
+                    control.spawn(async move {
+                        if let Err(fault) = auth.may_join(&caller.socket, &name).await {
+                            return caller.refuse(&fault);
+                        }
+                        caller.socket.join(room.as_str());
+                        confirm_join(caller, room, confirmation, rooms_max).await;
+                    });
+                }
             }
         });
     }
@@ -120,6 +146,25 @@ pub(crate) fn register(
             }
         });
     }
+    {
+        let (tally, control, auth) = (tally.clone(), control.clone(), auth.clone());
+        namespace.on_raw("refresh_token", move |socket, event| {
+            let caller = Caller::of(socket, event, &tally);
+            match event.decode::<TokenArgument>() {
+                Ok(argument) => {
+                    let auth = auth.clone();
+                    control.spawn(async move {
+                        match auth.refresh(&caller.socket, argument.token).await {
+                            Ok(fields) => caller.succeed(fields),
+                            Err(fault) => caller.refuse(&fault),
+                        }
+                    });
+                }
+                // What does not fit may still be a token, and is not repeated.
+                Err(_) => caller.refuse(&Fault::new(Code::BadPayload, "`refresh_token` takes {token}")),
+            }
+        });
+    }
     let tally = tally.clone();
     namespace.fallback(move |socket, event| {
         let message = format!("there is no command `{}`", event.name());
@@ -127,10 +172,13 @@ pub(crate) fn register(
     });
 }
 
-async fn welcome(socket: Socket, auto_rooms: &[&str]) {
+async fn welcome(socket: Socket, auto_rooms: &[&str], auth: Arc<Authenticator>) {
+    let Some(principal) = auth::admit(&auth, &socket) else { return };
     // A recovered socket brings its rooms along, also the lack of one that it left.
     if !socket.recovered() {
         socket.join(auto_rooms);
+    } else {
+        auth.enforce_rooms(&socket).await;
     }
     let own = socket.id().to_string();
     let mut rooms = socket.rooms().await;
@@ -138,6 +186,8 @@ async fn welcome(socket: Socket, auto_rooms: &[&str]) {
     let established = json!({
         "type": "connection.established",
         "connection_id": own,
+        "user_id": principal.user,
+        "session_id": principal.session,
         "rooms": rooms,
         "server_time": timestamp(),
         "recovered": socket.recovered(),

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use engine::{Server, Serving};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::Authenticator;
 use crate::commands;
 use crate::config::{Config, Listener, Origins};
 use crate::rest::{self, App};
@@ -17,7 +18,8 @@ use crate::tally::Tally;
 use crate::tls;
 
 /// Rooms that sockets of each namespace are in from the beginning.
-const AUTO_ROOMS: [(&str, &[&str]); 2] = [("/", &["global", "dashboard"]), ("/ws", &["global"])];
+const AUTO_ROOMS: [(&str, &[&str]); 3] =
+    [("/", &["global", "dashboard"]), ("/ws", &["global"]), (crate::auth::ADMIN_NAMESPACE, &["global"])];
 
 /// The engine's paths on the api listener.
 const API_PATHS: [&str; 2] = ["/socket.io/", "/ws/socket.io/"];
@@ -34,15 +36,18 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let listeners = [("api", config.api.as_ref()), ("realtime", config.realtime.as_ref())];
     let mut doors = Vec::new();
     for (name, listener) in listeners.into_iter().filter_map(|(name, listener)| Some((name, listener?))) {
-        doors.push((name, listener, free_address(name, listener, config.insecure).await?));
+        let may_be_reached = config.insecure || !config.auth.is_open;
+        doors.push((name, listener, free_address(name, listener, may_be_reached).await?));
     }
+    let auth = Authenticator::start(&config.auth, config.policies.clone())?;
     let tally = Arc::new(Tally::new());
-    let server = build(&config, &tally).context("the engine could not start")?;
+    let server = build(&config, &tally, &auth).context("the engine could not start")?;
     let app = App {
         server: server.clone(),
         limits: config.rest,
         origins: Arc::new(config.origins.clone()),
         cors: rest::cors(&config.origins),
+        auth,
         tally,
         rates: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
@@ -78,7 +83,7 @@ struct Door {
     url: String,
 }
 
-fn build(config: &Config, tally: &Arc<Tally>) -> std::io::Result<Server> {
+fn build(config: &Config, tally: &Arc<Tally>, auth: &Arc<Authenticator>) -> std::io::Result<Server> {
     let engine = config.engine.clone();
     let rooms_max = engine.rooms_per_socket_max;
     let origins = config.origins.clone();
@@ -103,25 +108,25 @@ fn build(config: &Config, tally: &Arc<Tally>) -> std::io::Result<Server> {
     }
     for (namespace, auto_rooms) in AUTO_ROOMS {
         builder = builder.namespace(namespace, |namespace| {
-            commands::register(namespace, auto_rooms, rooms_max, tally);
+            commands::register(namespace, auto_rooms, rooms_max, tally, auth);
         });
     }
     builder.build()
 }
 
 /// The address that a listener asks for, if it may be bound and nobody else has it.
-async fn free_address(name: &str, listener: &Listener, insecure: bool) -> anyhow::Result<SocketAddr> {
+async fn free_address(name: &str, listener: &Listener, may_be_reached: bool) -> anyhow::Result<SocketAddr> {
     let Listener { host, port, .. } = listener;
     let address = tokio::net::lookup_host((host.as_str(), *port))
         .await
         .with_context(|| format!("{name}.host: `{host}` cannot be looked up"))?
         .next()
         .with_context(|| format!("{name}.host: `{host}` has no address"))?;
-    if !address.ip().is_loopback() && !insecure {
+    if !address.ip().is_loopback() && !may_be_reached {
         bail!(
             "{name}: {address} can be reached from other machines, and anyone who reaches it may publish and watch.\n\
-             Bind 127.0.0.1 and put an authenticating proxy in front, or allow it with --insecure \
-             (FANFARE_SERVER__INSECURE=true)."
+             Give JWT_SECRET, FANFARE_API_KEY or another setting of [auth], or bind 127.0.0.1, or allow it with \
+             --insecure (FANFARE_SERVER__INSECURE=true)."
         );
     }
     // The engine's listeners share their port on purpose, so a second server would silently get half of our
@@ -199,9 +204,12 @@ fn banner(open: &[Door], config: &Config, in_colour: bool) -> String {
         Origins::List(list) => format!("own pages, {}", list.join(", ")),
     };
     text.push_str(&format!("  {:<9} {}\n\n", "browsers", origins));
-    text.push_str(&format!(
-        "  {}\n\n",
+    let access = if config.auth.is_open {
         paint("33", "No authentication: whoever reaches these addresses may publish and watch.")
-    ));
+    } else {
+        "Everybody must say who they are: sockets by a token, requests by a key or an admin's token."
+            .to_owned()
+    };
+    text.push_str(&format!("  {access}\n\n"));
     text
 }
