@@ -173,6 +173,12 @@ pub(crate) fn register(
 }
 
 async fn welcome(socket: Socket, auto_rooms: &[&str], auth: Arc<Authenticator>) {
+    if !auth.is_open() {
+        // The middleware waited, so this begins with a verdict that was mailed, and the shard obeys a handler that
+        // such a verdict began only with its next output: the look at the rooms below could come first. Mailed joins
+        // keep their order.
+        tokio::task::yield_now().await;
+    }
     let Some(principal) = auth::admit(&auth, &socket) else { return };
     // A recovered socket brings its rooms along, also the lack of one that it left.
     if !socket.recovered() {
@@ -193,6 +199,7 @@ async fn welcome(socket: Socket, auto_rooms: &[&str], auth: Arc<Authenticator>) 
         "recovered": socket.recovered(),
     });
     tell(&socket, "connection_established", &established);
+    auth::watch_expiry(&auth, &socket);
 }
 
 /// Says how a join went: a socket that is in as many rooms as it may be is not in the new one.

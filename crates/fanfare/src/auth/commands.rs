@@ -83,8 +83,15 @@ pub(crate) fn admit(auth: &Authenticator, socket: &Socket) -> Option<Arc<Princip
     if !socket.recovered() {
         join_own(socket, &principal);
     }
-    identity.watch_expiry(socket, auth.expiry_warning);
     Some(principal)
+}
+
+/// Has a socket warned and ended with its token. Call it once the socket has been greeted: the warning comes at once
+/// for a token that is nearly over.
+pub(crate) fn watch_expiry(auth: &Authenticator, socket: &Socket) {
+    if let Some(identity) = socket.state::<Identity>() {
+        identity.watch_expiry(socket, auth.expiry_warning);
+    }
 }
 
 fn join_own(socket: &Socket, principal: &Principal) {

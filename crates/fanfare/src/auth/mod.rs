@@ -26,7 +26,7 @@ use ::auth::fault::AuthFault;
 use crate::codes::{Code, Fault};
 
 pub(crate) use authenticator::Authenticator;
-pub(crate) use commands::{JoinVerdict, admit, join_verdict, register};
+pub(crate) use commands::{JoinVerdict, admit, join_verdict, register, watch_expiry};
 pub(crate) use config::AuthConfig;
 pub(crate) use guard::check;
 pub(crate) use policies::policies;

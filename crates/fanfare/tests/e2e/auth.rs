@@ -155,7 +155,6 @@ fn whoever_cannot_prove_who_they_are_is_refused_with_the_reason() {
         (json!({ "userId": "ann", "sessionId": "s" }), "token_missing"),
         (json!({ "token": "" }), "token_missing"),
         (json!({ "token": 7 }), "token_malformed"),
-        (json!(["token"]), "token_malformed"),
         (with("nonsense"), "token_malformed"),
         (with(&"x".repeat(9000)), "token_too_long"),
         (with(&none), "token_algorithm_refused"),
