@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, FILE_DEFAULT, Layers};
 use crate::run::{self, Run};
+use crate::token::{KeyCommand, TokenCommand};
 use crate::{logs, serve, settings};
 
 /// Real-time server for jobs, agents and workflows, for stock Socket.IO clients.
@@ -28,6 +29,12 @@ enum Command {
     /// Print or check settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make a token, or tell what one is worth
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Make an API key
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 #[derive(Args)]
@@ -80,7 +87,7 @@ struct Serve {
 
 /// Where settings come from besides flags of their own.
 #[derive(Args)]
-struct Source {
+pub(crate) struct Source {
     /// Settings file [default: fanfare.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "FANFARE_CONFIG")]
     config: Option<PathBuf>,
@@ -115,6 +122,8 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
             runtime()?.block_on(serve::run(config, serve.print_addresses))?;
         }
         Command::Run(arguments) => return Ok(run::run(arguments)?.into()),
+        Command::Token(command) => return command.run(),
+        Command::Key(command) => command.run()?,
         Command::Config(ConfigCommand::Default) => print(&settings::manual())?,
         Command::Config(ConfigCommand::Check { file }) => {
             let source = Source { config: file, set: Vec::new() };
@@ -129,7 +138,7 @@ pub(crate) fn main() -> anyhow::Result<ExitCode> {
 }
 
 /// The control plane. Two threads: it serves HTTP and waits for handlers; connections have threads of their own.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -138,11 +147,25 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("no runtime")
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
+/// Writes to stdout.
+///
+/// # Errors
+/// The environment's: nobody reads it.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     std::io::stdout().lock().write_all(text.as_bytes()).context("stdout")
 }
 
 impl Source {
+    /// The settings, if nothing else is to be set.
+    ///
+    /// # Errors
+    /// Settings that cannot be read or used.
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        let (mut layers, _) = self.begin()?;
+        self.finish(&mut layers)?;
+        Ok(layers.finish()?)
+    }
+
     /// Reads the file and the environment. Answers the file that was read, too.
     fn begin(&self) -> anyhow::Result<(Layers, Option<PathBuf>)> {
         let mut layers = Layers::default();

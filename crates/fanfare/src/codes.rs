@@ -39,8 +39,48 @@ macro_rules! codes {
 codes! {
     /// The body is not JSON, or not of the shape that the route reads.
     BadRequest = "bad_request", 400, retry: false;
-    /// This principal may not do this.
+    /// Nothing came that says who they are.
+    TokenMissing = "token_missing", 401, retry: false;
+    /// The token is none that this server can read.
+    TokenMalformed = "token_malformed", 401, retry: false;
+    /// The token is longer than any may be.
+    TokenTooLong = "token_too_long", 401, retry: false;
+    /// The token has expired.
+    TokenExpired = "token_expired", 401, retry: false;
+    /// The token is not valid yet.
+    TokenNotYetValid = "token_not_yet_valid", 401, retry: false;
+    /// The token's signature is not of a key of ours.
+    TokenWrongSignature = "token_wrong_signature", 401, retry: false;
+    /// The token's issuer is not one of ours.
+    TokenWrongIssuer = "token_wrong_issuer", 401, retry: false;
+    /// The token is meant for another audience.
+    TokenWrongAudience = "token_wrong_audience", 401, retry: false;
+    /// The token has no signature, or of an algorithm for which there is no key.
+    TokenAlgorithmRefused = "token_algorithm_refused", 401, retry: false;
+    /// The token names a key that is not one of ours.
+    TokenKeyUnknown = "token_key_unknown", 401, retry: false;
+    /// The token lacks a claim.
+    TokenClaimMissing = "token_claim_missing", 401, retry: false;
+    /// A claim of the token is not of its kind, or out of bounds.
+    TokenBadClaim = "token_bad_claim", 401, retry: false;
+    /// The token was revoked.
+    TokenRevoked = "token_revoked", 401, retry: false;
+    /// The API key is not known.
+    KeyUnknown = "key_unknown", 401, retry: false;
+    /// A request that must be signed is not.
+    SignatureMissing = "signature_missing", 401, retry: false;
+    /// A request's signature is not made with our secret.
+    SignatureWrong = "signature_wrong", 401, retry: false;
+    /// The application does not know them.
+    HookRefused = "hook_refused", 401, retry: false;
+    /// They are known, and may not.
     Forbidden = "forbidden", 403, retry: false;
+    /// The token is another user's.
+    TokenOtherUser = "token_other_user", 403, retry: false;
+    /// The key or token does not reach as far.
+    ScopeMissing = "scope_missing", 403, retry: false;
+    /// The role `admin` is needed.
+    RoleMissing = "role_missing", 403, retry: false;
     /// A page of this origin may not use the server.
     OriginNotAllowed = "origin_not_allowed", 403, retry: false;
     /// There is nothing at this path, or no such record.
@@ -81,6 +121,10 @@ codes! {
     Internal = "internal", 500, retry: true;
     /// Nothing can be kept at the moment: the disk is full, or the store does not answer.
     StoreUnavailable = "store_unavailable", 503, retry: true;
+    /// The application cannot be asked.
+    HookUnavailable = "hook_unavailable", 503, retry: true;
+    /// The issuer's keys cannot be fetched.
+    KeysUnavailable = "keys_unavailable", 503, retry: true;
     /// More work is waiting than may wait.
     Busy = "busy", 503, retry: true;
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::auth::AuthConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
 /// The file that is read if no other is named and it is there.
@@ -20,6 +21,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("SOCKET_CORS_ORIGIN", "cors.origins"),
     ("SOCKET_PING_TIMEOUT", "socketio.ping_timeout"),
     ("SOCKET_PING_INTERVAL", "socketio.ping_interval"),
+    ("JWT_SECRET", "auth.jwt_secret"),
+    ("FANFARE_SIGNING_SECRET", "auth.signing_secret"),
+    ("FANFARE_API_KEY", "auth.api_key"),
+    ("FANFARE_DATA_DIR", "store.data_dir"),
 ];
 
 /// Everything that a server needs to know to start.
@@ -39,6 +44,12 @@ pub(crate) struct Config {
     pub(crate) realtime: Option<Listener>,
     /// Who may use the server from a page of another origin.
     pub(crate) origins: Origins,
+    /// Who may come in.
+    pub(crate) auth: AuthConfig,
+    /// What holds for rooms.
+    pub(crate) policies: hub::policy::Policies,
+    /// Where logs and records are kept.
+    pub(crate) store: store_sqlite::Options,
     /// Bounds of the HTTP interface.
     pub(crate) rest: RestLimits,
     /// Settings of the shards.
@@ -142,7 +153,11 @@ impl Layers {
     pub(crate) fn file(&mut self, path: &Path, text: &str) -> Result<(), ConfigFault> {
         let source = path.display().to_string();
         let fault = |complaint: String| ConfigFault { source: source.clone(), complaint };
-        let table: toml::Table = toml::from_str(text).map_err(|error| fault(error.to_string()))?;
+        let table: toml::Table = toml::from_str(text).map_err(|error| {
+            // Not the line itself, which the error would show: it may hold a secret.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            fault(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+        })?;
         let defaults = settings::defaults();
         for (section, keys) in table {
             let toml::Value::Table(keys) = keys else {
@@ -212,6 +227,11 @@ impl Layers {
             toml::Value::Integer(_) => toml::Value::Integer(
                 text.trim().parse().map_err(|_| fault(format!("{key} is a whole number, not `{text}`")))?,
             ),
+            // Tables, and lists of them, have no plainer text than TOML.
+            toml::Value::Table(_) => inline(key, text).map_err(&fault)?,
+            toml::Value::Array(_) if text.trim_start().starts_with('[') => {
+                inline(key, text).map_err(&fault)?
+            }
             toml::Value::Array(_) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 toml::Value::Array(items.map(|item| toml::Value::String(item.to_owned())).collect())
@@ -239,13 +259,23 @@ impl Layers {
     /// # Errors
     /// A value that is out of bounds or does not say what it should.
     pub(crate) fn finish(self) -> Result<Config, ConfigFault> {
+        let names_origins = self.table.get("cors").is_some_and(|cors| cors.get("origins").is_some());
         let raw: RawConfig =
             toml::Value::Table(self.table).try_into().map_err(|error: toml::de::Error| ConfigFault {
                 source: String::new(),
                 complaint: error.message().into(),
             })?;
-        convert(raw).map_err(|complaint| ConfigFault { source: String::new(), complaint })
+        convert(raw, names_origins).map_err(|complaint| ConfigFault { source: String::new(), complaint })
     }
+}
+
+/// The value of a key that is written as TOML.
+fn inline(key: &str, text: &str) -> Result<toml::Value, String> {
+    let table: Option<toml::Table> = toml::from_str(&format!("value = {text}")).ok();
+    let value = table.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    value.ok_or_else(|| {
+        format!("{key} is a table or list as TOML writes it, such as {{ join = \"everyone\" }}")
+    })
 }
 
 fn default_of(key: &str) -> Option<toml::Value> {
@@ -275,8 +305,26 @@ fn unknown(key: &str) -> String {
     }
 }
 
-fn convert(raw: RawConfig) -> Result<Config, String> {
-    let RawConfig { server, api, realtime, cors, rest, socketio, recovery, log } = raw;
+fn store_options(store: &settings::StoreSettings) -> Result<store_sqlite::Options, String> {
+    if store.data_dir.is_empty() {
+        return Err("store.data_dir is empty: name the folder where logs and records are kept".to_owned());
+    }
+    let synchronous = match store.synchronous.as_str() {
+        "full" => store_sqlite::Synchronous::Full,
+        "normal" => store_sqlite::Synchronous::Normal,
+        other => return Err(format!("store.synchronous is \"full\" or \"normal\", not \"{other}\"")),
+    };
+    let mut options = store_sqlite::Options::new(Path::new(&store.data_dir).join("fanfare.db"));
+    options.synchronous = synchronous;
+    options.bytes_max = u64::try_from(store.bytes_max).ok().filter(|bytes| *bytes > 0);
+    Ok(options)
+}
+
+fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
+    let RawConfig { server, api, realtime, cors, rest, socketio, recovery, auth, rooms, store, log } = raw;
+    let auth = AuthConfig::convert(auth)?;
+    let policies = crate::auth::policies(&rooms, auth.is_open)?;
+    let store = store_options(&store)?;
     let transports = transports(&socketio.transports)?;
     let recovery = if recovery.enabled {
         Some(engine::Recovery {
@@ -334,7 +382,15 @@ fn convert(raw: RawConfig) -> Result<Config, String> {
         } else {
             None
         },
-        origins: origins(&cors.origins)?,
+        // The default is for pages that are being developed on this machine.
+        origins: if auth.is_open || names_origins {
+            origins(&cors.origins)?
+        } else {
+            Origins::List(Vec::new())
+        },
+        auth,
+        policies,
+        store,
         rest: RestLimits {
             body_bytes_max: at_least("rest.body_bytes_max", rest.body_bytes_max, 1)?,
             body_timeout: nonzero("rest.body_timeout", &rest.body_timeout)?,
@@ -358,12 +414,20 @@ fn convert(raw: RawConfig) -> Result<Config, String> {
     })
 }
 
-fn duration(key: &str, text: &str) -> Result<Duration, String> {
+/// Reads a duration such as `25s`.
+///
+/// # Errors
+/// Whoever wrote the setting is at fault.
+pub(crate) fn duration(key: &str, text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| format!("{key} is a duration such as 25s, 500ms or 2m, not `{text}`"))
 }
 
-fn nonzero(key: &str, text: &str) -> Result<Duration, String> {
+/// As [`duration`], but not nothing.
+///
+/// # Errors
+/// Whoever wrote the setting is at fault.
+pub(crate) fn nonzero(key: &str, text: &str) -> Result<Duration, String> {
     let duration = duration(key, text)?;
     if duration.is_zero() { Err(format!("{key} must be more than nothing")) } else { Ok(duration) }
 }
@@ -483,6 +547,53 @@ mod tests {
         refused("[cors]\norigins = [\"app.example.com\"]", &[], "is no origin");
         refused("[api]\nenabled = false\n[realtime]\nenabled = false", &[], "both listeners");
         refused("[log]\nlevel = \"loud\"", &[], "log.level");
+        refused("[auth]\nmode = \"safe\"", &[], "auth.mode is auto, dev or production");
+        refused("[auth]\nmode = \"production\"", &[], "auth.mode is production");
+        refused("[auth]\njwks_url = \"keys.example.com\"", &[], "auth.jwks_url");
+        refused("[rooms.project]\njoin = \"all\"", &[], "rooms.project.join");
+        refused("[rooms.project]\njion = \"everyone\"", &[], "jion");
+        refused("[rooms.projects]\njoin = \"everyone\"", &[], "`rooms.project`");
+        refused("[[rooms.patterns]]\njoin = \"everyone\"", &[], "name");
+    }
+
+    #[test]
+    fn secrets_are_not_repeated_by_errors_or_shown_by_settings() {
+        for file in [
+            "[auth]\njwt_secret = \"hunter2",
+            "[auth]\njwt_secret = hunter2",
+            "[auth]\napi_keys = [\"hunter2\"]",
+            "[auth]\napi_keys = [\"a:hunter2:read\"]",
+            "[auth]\njwt_secret = \"hunter2\"\njwt_secret = \"hunter2\"",
+        ] {
+            let complaint = layers(file, &[], &[]).expect_err(file);
+            assert!(!complaint.contains("hunter2"), "{complaint}");
+        }
+        let environment = [
+            ("JWT_SECRET", "hunter2"),
+            ("FANFARE_SIGNING_SECRET", "hunter2"),
+            ("FANFARE_API_KEY", "hunter2"),
+        ];
+        let config = layers("", &environment, &[]).unwrap();
+        assert!(!config.auth.is_open);
+        assert_eq!(config.origins, Origins::List(Vec::new()), "no page of this machine by default");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn policies_of_rooms_come_from_tables_and_patterns() {
+        use hub::policy::{Delivery, Rule};
+        use hub::room::RoomName;
+        let file = "[rooms]\nevents_max = 7\n[rooms.project]\njoin = \"role:staff\"\nage_max = \"1h\"\n\
+                    [[rooms.patterns]]\nname = \"cursor-*\"\ndelivery = \"volatile\"\npresence = false";
+        let environment = [("FANFARE_ROOMS__TASKS", "{ publish = \"nobody\" }")];
+        let policies = layers(file, &environment, &[]).unwrap().policies;
+        let of = |name: &str| policies.of(&RoomName::parse(name).unwrap()).clone();
+        let project = of("project:1");
+        assert_eq!(project.join, Rule::Role("staff".into()));
+        assert_eq!((project.retention.events_max, project.retention.age_max), (7, Duration::from_secs(3600)));
+        assert_eq!(of("tasks").publish, Rule::Nobody);
+        assert_eq!((of("cursor-1").delivery, of("cursor-1").has_presence), (Delivery::Volatile, false));
+        assert_eq!(of("else").delivery, Delivery::Log);
     }
 
     #[test]

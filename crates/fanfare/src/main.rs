@@ -2,6 +2,7 @@
 //!
 //! Owns the process: reads the command line, gathers settings, and hands over. Everything else is in the modules.
 
+mod auth;
 mod cli;
 mod codes;
 
@@ -17,6 +18,7 @@ mod serve;
 mod settings;
 mod tally;
 mod tls;
+mod token;
 
 use std::process::ExitCode;
 

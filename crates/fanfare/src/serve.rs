@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use anyhow::{Context, bail};
 use engine::{Server, Serving};
+use store_sqlite::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::auth::Authenticator;
 use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, due_rule};
 use crate::realtime::{self, Hub};
@@ -32,27 +34,24 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let listeners = [("api", config.api.as_ref()), ("realtime", config.realtime.as_ref())];
     let mut doors = Vec::new();
     for (name, listener) in listeners.into_iter().filter_map(|(name, listener)| Some((name, listener?))) {
-        doors.push((name, listener, free_address(name, listener, config.insecure).await?));
+        let may_be_reached = config.insecure || !config.auth.is_open;
+        doors.push((name, listener, free_address(name, listener, may_be_reached).await?));
     }
+    let auth = Authenticator::start(&config.auth, config.policies.clone())?;
     let tally = Arc::new(Tally::new());
     let tools = tools::Tools::new(
         [("echo".to_owned(), tools::ToolConfig::echo())].into(),
         tokio::runtime::Handle::current(),
     )?;
-    let hub = Arc::new(Hub::new(tally.clone(), config.engine.outbox_bytes_max, tools));
+    let hub = Arc::new(Hub::new(tally.clone(), auth.clone(), config.engine.outbox_bytes_max, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
-    let retention = hub::policy::Retention {
-        events_max: 10_000,
-        bytes_max: 64 << 20,
-        age_max: std::time::Duration::from_secs(7 * 86_400),
-    };
-    let policies = Arc::new(hub::policy::Policies::defaults(true, retention));
-    let store: Arc<dyn hub::store::Store> = Arc::new(testkit::memory::MemoryStore::default());
+    let policies = Arc::new(config.policies.clone());
+    let store = Arc::new(SqliteStore::open(config.store.clone())?);
     let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
         (hub::store::RecordKind::Job, |record, now| Ok(due_rule(record, now, hub::job::due))),
         (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
     ];
-    let dispatcher = Dispatcher::start(server.clone(), store, policies, due_rules);
+    let dispatcher = Dispatcher::start(server.clone(), store.clone(), policies, due_rules);
     hub.run_on(server.clone(), dispatcher);
     let app = App {
         server: server.clone(),
@@ -60,6 +59,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         limits: config.rest,
         origins: Arc::new(config.origins.clone()),
         cors: rest::cors(&config.origins),
+        auth,
         tally,
         rates: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
@@ -86,6 +86,8 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         _ = interrupt.recv() => tracing::warn!("stopped at once: a second SIGINT came"),
         _ = terminate.recv() => tracing::warn!("stopped at once: a second SIGTERM came"),
     }
+    // Nothing is taken any more: what was answered is on disk, and the file is left in order.
+    store.close();
     Ok(())
 }
 
@@ -121,18 +123,18 @@ fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
 }
 
 /// The address that a listener asks for, if it may be bound and nobody else has it.
-async fn free_address(name: &str, listener: &Listener, insecure: bool) -> anyhow::Result<SocketAddr> {
+async fn free_address(name: &str, listener: &Listener, may_be_reached: bool) -> anyhow::Result<SocketAddr> {
     let Listener { host, port, .. } = listener;
     let address = tokio::net::lookup_host((host.as_str(), *port))
         .await
         .with_context(|| format!("{name}.host: `{host}` cannot be looked up"))?
         .next()
         .with_context(|| format!("{name}.host: `{host}` has no address"))?;
-    if !address.ip().is_loopback() && !insecure {
+    if !address.ip().is_loopback() && !may_be_reached {
         bail!(
             "{name}: {address} can be reached from other machines, and anyone who reaches it may publish and watch.\n\
-             Bind 127.0.0.1 and put an authenticating proxy in front, or allow it with --insecure \
-             (FANFARE_SERVER__INSECURE=true)."
+             Give JWT_SECRET, FANFARE_API_KEY or another setting of [auth], or bind 127.0.0.1, or allow it with \
+             --insecure (FANFARE_SERVER__INSECURE=true)."
         );
     }
     // Asked for once before the engine is built, so that nothing has begun when it is refused.
@@ -209,9 +211,12 @@ fn banner(open: &[Door], config: &Config, in_colour: bool) -> String {
         Origins::List(list) => format!("own pages, {}", list.join(", ")),
     };
     text.push_str(&format!("  {:<9} {}\n\n", "browsers", origins));
-    text.push_str(&format!(
-        "  {}\n\n",
+    let access = if config.auth.is_open {
         paint("33", "No authentication: whoever reaches these addresses may publish and watch.")
-    ));
+    } else {
+        "Everybody must say who they are: sockets by a token, requests by a key or an admin's token."
+            .to_owned()
+    };
+    text.push_str(&format!("  {access}\n\n"));
     text
 }

@@ -3,6 +3,7 @@
 //!
 //! The manual of each key is its doc comment here; `fanfare config default` prints exactly that.
 
+use auth::secret::Secret;
 use serde::{Deserialize, Serialize};
 
 /// One key as the manual shows it.
@@ -175,6 +176,111 @@ settings! {
         log_bytes_max: usize = 67_108_864,
     }
 
+    /// Who may come in. As soon as one of the secrets, keys or the connect hook is given, everybody must say who they
+    /// are; without any, everybody may come in, and only addresses of this machine may be bound.
+    auth: Auth {
+        /// "auto": as said above. "production": authentication is needed, and without any the server does not start.
+        /// "dev": everybody may come in, also without a token; tokens that do come are checked.
+        mode: String = "auto".into(),
+        /// Secret of tokens signed with HS256, HS384 or HS512; at least 32 bytes, or it can be guessed. Also the
+        /// variable JWT_SECRET.
+        jwt_secret: Secret = Secret::default(),
+        /// PEM file with the public keys (RSA, P-256, P-384, Ed25519) of tokens that are signed with private ones.
+        jwt_public_key: String = String::new(),
+        /// Address of the issuer's key set (JWKS).
+        jwks_url: String = String::new(),
+        /// How often the key set is fetched anew. Lower: keys that were withdrawn end sooner. Higher: fewer requests.
+        jwks_refresh: String = "10m".into(),
+        /// Least time between two fetches when tokens name unknown keys. Lower: new keys are known sooner. Higher:
+        /// senders of made-up tokens cause fewer requests.
+        jwks_refresh_min: String = "10s".into(),
+        /// Issuers (`iss`) whose tokens are taken. Empty: any that has the key.
+        issuer: Vec<String> = Vec::new(),
+        /// Audiences (`aud`) that tokens may be meant for. Empty: only tokens that name no audience.
+        audience: Vec<String> = Vec::new(),
+        /// By how much the issuer's clock may differ from ours.
+        leeway: String = "5s".into(),
+        /// Whether tokens that never expire are refused.
+        require_expiry: bool = false,
+        /// Secret of signed pairs `user:signature`. Also the variable FANFARE_SIGNING_SECRET.
+        signing_secret: Secret = Secret::default(),
+        /// One API key as plain text, with every scope. Also the variable FANFARE_API_KEY.
+        api_key: Secret = Secret::default(),
+        /// More API keys, each "name:hash:scope+scope" as `fanfare key make` prints it. Scopes: publish, read, admin.
+        api_keys: Vec<Secret> = Vec::new(),
+        /// Address in the application that is asked who a socket is, if no other setting tells. Empty: nobody is.
+        connect_hook_url: String = String::new(),
+        /// Address in the application that is asked whether somebody may join a room that they were not granted.
+        /// Empty: they may not.
+        access_hook_url: String = String::new(),
+        /// Time that an answer of a hook or key set may take.
+        hook_timeout: String = "3s".into(),
+        /// How long a hook's answer holds. Lower: changes are noticed sooner. Higher: fewer requests. "0s": it is asked
+        /// every time.
+        hook_cache: String = "10s".into(),
+        /// How long before its token expires a socket is told `token_expiring`.
+        expiry_warning: String = "60s".into(),
+        /// Whether `/metrics` may be read without a key.
+        metrics_public: bool = false,
+    }
+
+    /// Rooms: what holds for each kind. A kind is a table with any of: `join` and `publish` ("everyone", "owner",
+    /// "granted", "role:<name>" or "nobody"), `delivery` ("log", "latest" or "volatile"), `presence` (true or false),
+    /// and `events_max`, `bytes_max`, `age_max`. What is left out has the default of its kind.
+    rooms: Rooms {
+        /// Events kept of one room's log. When more come, the oldest go.
+        events_max: u64 = 10_000,
+        /// Bytes kept of one room's log. When more come, the oldest events go.
+        bytes_max: u64 = 16_777_216,
+        /// Age at which an event leaves the log.
+        age_max: String = "7d".into(),
+        /// `global`, where everybody is.
+        global: RawPolicy = RawPolicy::default(),
+        /// `user:<id>`, where that user's sockets are.
+        user: RawPolicy = RawPolicy::default(),
+        /// `session:<id>`, where that session's sockets are.
+        session: RawPolicy = RawPolicy::default(),
+        /// `dashboard`, which mirrors the topics.
+        dashboard: RawPolicy = RawPolicy::default(),
+        /// `agents`, a topic.
+        agents: RawPolicy = RawPolicy::default(),
+        /// `tasks`, a topic.
+        tasks: RawPolicy = RawPolicy::default(),
+        /// `metrics`, a topic.
+        metrics: RawPolicy = RawPolicy::default(),
+        /// `workflows`, a topic.
+        workflows: RawPolicy = RawPolicy::default(),
+        /// `system`, a topic.
+        system: RawPolicy = RawPolicy::default(),
+        /// `admin`, for operators.
+        admin: RawPolicy = RawPolicy::default(),
+        /// `project:<id>`.
+        project: RawPolicy = RawPolicy::default(),
+        /// `agent:<id>`.
+        agent: RawPolicy = RawPolicy::default(),
+        /// `job:<id>`.
+        job: RawPolicy = RawPolicy::default(),
+        /// `run:<id>`.
+        run: RawPolicy = RawPolicy::default(),
+        /// Rooms of any other name that no pattern matches.
+        other: RawPolicy = RawPolicy::default(),
+        /// Rooms of other names, as a list of tables: `name` is a pattern in which `*` stands for anything, the rest
+        /// as above. The first that matches holds.
+        patterns: Vec<RawPolicy> = Vec::new(),
+    }
+
+    /// Where logs and records are kept.
+    store: StoreSettings {
+        /// Folder of the database; it is made if it is not there. One process at a time may use it. FANFARE_DATA_DIR.
+        data_dir: String = "fanfare-data".into(),
+        /// What an answer promises: "full" survives the loss of power, "normal" the end of the process only, and is
+        /// faster on slow disks.
+        synchronous: String = "full".into(),
+        /// Bytes that the database may take; then publishing into logs is refused until something went. 0: as many as
+        /// the disk has.
+        bytes_max: usize = 0,
+    }
+
     /// What the process writes about itself.
     log: Log {
         /// "error", "warn", "info", "debug" or "trace".
@@ -182,6 +288,28 @@ settings! {
         /// "pretty" for people, "json" for machines.
         format: String = "pretty".into(),
     }
+}
+
+/// What holds for rooms, as far as it is not the default.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawPolicy {
+    /// The pattern, in the list of patterns.
+    pub(crate) name: Option<String>,
+    /// Who may join.
+    pub(crate) join: Option<String>,
+    /// Who may send events into it from a socket.
+    pub(crate) publish: Option<String>,
+    /// How events are kept.
+    pub(crate) delivery: Option<String>,
+    /// Whether members are told of each other.
+    pub(crate) presence: Option<bool>,
+    /// Events kept.
+    pub(crate) events_max: Option<u64>,
+    /// Bytes kept.
+    pub(crate) bytes_max: Option<u64>,
+    /// Age at which events go.
+    pub(crate) age_max: Option<String>,
 }
 
 /// The default of a key, as TOML.

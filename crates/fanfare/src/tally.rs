@@ -9,8 +9,8 @@ use std::time::Instant;
 use crate::codes::Code;
 
 /// Commands that are counted by name; whatever else sockets send is `other`, so that they can't make up metrics.
-pub(crate) const COMMANDS: [&str; 6] =
-    ["join_room", "subscribe", "leave_room", "unsubscribe", "ping", "other"];
+pub(crate) const COMMANDS: [&str; 7] =
+    ["join_room", "subscribe", "leave_room", "unsubscribe", "ping", "refresh_token", "other"];
 
 /// Totals since the process began.
 pub(crate) struct Tally {

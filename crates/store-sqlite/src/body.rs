@@ -51,6 +51,8 @@ pub(crate) fn encode_event(out: &mut Vec<u8>, heading: Heading, append: &Append)
         Audience::Rooms => 0,
         Audience::Logs => 1,
         Audience::Admin => 2,
+        Audience::Root => 3,
+        Audience::Ws => 4,
     };
     out.push(shape | audience << 1);
     out.extend_from_slice(&event.id.0.to_be_bytes());
@@ -77,6 +79,8 @@ pub(crate) fn decode_event(
         0 => Audience::Rooms,
         1 => Audience::Logs,
         2 => Audience::Admin,
+        3 => Audience::Root,
+        4 => Audience::Ws,
         other => return Err(Failure::Damaged(format!("an event has the audience {other}"))),
     };
     let id = reader.take(16)?.try_into().expect("invariant: 16 bytes were taken");

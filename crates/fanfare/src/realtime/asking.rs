@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use super::Hub;
 use super::caller::{Caller, argument};
-use super::party::party_of;
+use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
 
 /// Bytes of a request's id.
@@ -79,7 +79,7 @@ impl Hub {
             return Err(bad(format!("`requestId` exceeds {REQUEST_ID_BYTES_MAX} bytes")));
         }
         let named_session = text("sessionId")?;
-        let principal = party_of(socket).principal();
+        let principal = principal_of(socket);
         // Answers go to the asker's own rooms, whatever else the request says.
         let session_id = principal.session.as_deref().map(str::to_owned);
         if let (Some(named), Some(own)) = (&named_session, &session_id)
@@ -142,7 +142,7 @@ impl Hub {
         let Some(request_id) = fields.get("requestId").and_then(Value::as_str) else {
             return Err(Fault::new(Code::BadPayload, "`ai_cancel` takes {requestId}"));
         };
-        let key = (owner(socket, &party_of(socket).principal()), request_id.to_owned());
+        let key = (owner(socket, &principal_of(socket)), request_id.to_owned());
         let canceller = self.requests.0.lock().ok().and_then(|requests| requests.get(&key).cloned());
         let canceller = canceller
             .ok_or_else(|| Fault::new(Code::NotFound, format!("no request `{request_id}` is under way")))?;
@@ -154,7 +154,7 @@ impl Hub {
         // Who may watch a run closely enough to see what it waits for may decide on it.
         let room = RoomName::of(RoomKind::Run, &approval.thread_id)?;
         self.may_join(socket, &room).await?;
-        let by = party_of(socket).principal().user.clone();
+        let by = principal_of(socket).user.clone();
         let key = RecordKey { kind: RecordKind::Run, id: approval.thread_id.clone() };
         debug_assert_eq!(Run::KIND, RecordKind::Run);
         let committed =

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::Hub;
 use super::caller::{Caller, argument};
-use super::party::party_of;
+use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
 use crate::dispatch::position_json;
 use crate::event::check_depth;
@@ -56,7 +56,7 @@ impl Hub {
         let inspected = schema::inspect(event.name(), &data)?
             .ok_or_else(|| Fault::new(Code::Internal, format!("`{}` has no schema", event.name())))?;
         let rooms = inspected.rooms?;
-        let principal = party_of(socket).principal();
+        let principal = principal_of(socket);
         let may_not = |room: &&RoomName| {
             decide(&principal, room, self.dispatcher().policies().of(room), Action::Publish)
                 != Access::Allowed

@@ -12,34 +12,30 @@ use hub::room::RoomName;
 use serde_json::{Value, json};
 
 use super::caller::{Caller, argument};
-use super::{Hub, greet, with_basics};
+use super::{Hub, with_basics};
 use crate::codes::Fault;
 
 pub(super) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
     builder.namespace("/logs", |namespace| logs(namespace, hub)).namespace("/admin", |namespace| {
         with_basics(namespace, hub);
-        namespace.on_connect(|socket| async move { greet(&socket).await });
+        let greeter = hub.clone();
+        namespace.on_connect(move |socket| {
+            let hub = greeter.clone();
+            async move {
+                if hub.admit(&socket).await.is_some() {
+                    hub.greet(&socket).await;
+                }
+            }
+        });
     })
 }
 
 fn logs(namespace: &mut Namespace, hub: &Arc<Hub>) {
     with_basics(namespace, hub);
-    namespace.on_connect(|socket| async move {
-        if !socket.recovered() {
-            // Whatever else is in there is for others to read; a filter that is none lets everything pass.
-            let auth: Value = socket.auth().unwrap_or_default();
-            let filter = LogFilter::parse(&auth, &LogLimits::default());
-            let filter = filter.unwrap_or_else(|fault| {
-                super::caller::tell(
-                    &socket,
-                    "error",
-                    &json!({ "code": fault.refusal.code(), "message": fault.message, "command": "filter" }),
-                );
-                LogFilter::default()
-            });
-            socket.join(filter.channel());
-        }
-        greet(&socket).await;
+    let greeter = hub.clone();
+    namespace.on_connect(move |socket| {
+        let hub = greeter.clone();
+        async move { hub.welcome_to_logs(socket).await }
     });
     let hub = hub.clone();
     namespace.on_raw("filter", move |socket, event| {
@@ -56,6 +52,29 @@ fn logs(namespace: &mut Namespace, hub: &Arc<Hub>) {
             Err(fault) => caller.refuse(&fault),
         }
     });
+}
+
+impl Hub {
+    async fn welcome_to_logs(&self, socket: Socket) {
+        if self.admit(&socket).await.is_none() {
+            return;
+        }
+        if !socket.recovered() {
+            // Whatever else is in there is for others to read; a filter that is none lets everything pass.
+            let auth: Value = socket.auth().unwrap_or_default();
+            let filter = LogFilter::parse(&auth, &LogLimits::default());
+            let filter = filter.unwrap_or_else(|fault| {
+                super::caller::tell(
+                    &socket,
+                    "error",
+                    &json!({ "code": fault.refusal.code(), "message": fault.message, "command": "filter" }),
+                );
+                LogFilter::default()
+            });
+            socket.join(filter.channel());
+        }
+        self.greet(&socket).await;
+    }
 }
 
 async fn set_filter(socket: &Socket, filter: &LogFilter) {

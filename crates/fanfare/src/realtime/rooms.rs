@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::Hub;
 use super::caller::{Caller, argument, tell};
-use super::party::party_of;
+use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
 use crate::dispatch::{Attached, Replay};
 
@@ -281,7 +281,7 @@ impl Hub {
         let mut users = std::collections::BTreeSet::new();
         for namespace in crate::dispatch::ROOM_NAMESPACES {
             for found in self.server().of(namespace).to(room.as_str()).fetch_sockets().await {
-                let principal = party_of(found.socket()).principal();
+                let principal = principal_of(found.socket());
                 if let Some(user) = &principal.user {
                     users.insert(user.to_string());
                 }

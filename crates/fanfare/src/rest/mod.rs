@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +29,7 @@ use hub::store::{IdempotencyKey, RecordKey};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+use crate::auth::{self, Authenticator};
 use crate::codes::{Code, Fault};
 use crate::config::{Origins, RestLimits};
 use crate::dispatch::{Committed, Rule};
@@ -53,6 +54,8 @@ pub(crate) struct App {
     pub(crate) origins: Arc<Origins>,
     /// Headers for these pages.
     pub(crate) cors: engine::Cors,
+    /// Who may do what.
+    pub(crate) auth: Arc<Authenticator>,
     /// What is counted.
     pub(crate) tally: Arc<Tally>,
     /// Events a second, lately.
@@ -108,6 +111,7 @@ impl App {
             .route("/api/v1/openapi.json", get(schemas::openapi))
             .route("/api/v1/rooms/{room}/events", get(rooms::events))
             .route("/api/v1/rooms/{room}/presence", get(rooms::presence))
+            .route("/api/v1/revocations", post(auth::revoke))
             .route("/api/v1/websocket/stats", get(stats::stats))
             .route("/socket/stats", get(stats::stats));
         self.finish(router)
@@ -144,13 +148,17 @@ impl App {
     }
 
     /// Answers a fault, and counts it.
-    fn refuse(&self, fault: Fault) -> Response {
+    pub(crate) fn refuse(&self, fault: Fault) -> Response {
         self.tally.count_fault(fault.code);
         tracing::debug!(code = fault.code.as_str(), message = fault.message, "request refused");
         let status = StatusCode::from_u16(fault.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = json(status, &serde_json::json!({ "error": fault.to_json() }));
         if fault.code.may_retry() {
             response.headers_mut().insert(RETRY_AFTER, 1.into());
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §11.6.1: a 401 says by what means it can be avoided.
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -174,7 +182,7 @@ impl App {
     ///
     /// # Errors
     /// It is too long, too slow, or breaks off.
-    async fn body(&self, body: Body) -> Result<Bytes, Fault> {
+    pub(crate) async fn body(&self, body: Body) -> Result<Bytes, Fault> {
         let max = self.limits.body_bytes_max;
         let reading = axum::body::to_bytes(body, max);
         match tokio::time::timeout(self.limits.body_timeout, reading).await {
@@ -226,15 +234,16 @@ fn idempotency_header(headers: &HeaderMap) -> Result<Option<String>, Fault> {
 }
 
 /// A JSON response.
-fn json(status: StatusCode, body: &serde_json::Value) -> Response {
+pub(crate) fn json(status: StatusCode, body: &serde_json::Value) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// Sees every request first: pages of strange origins are refused, those of known ones get their headers.
+/// Sees every request first: pages of strange origins are refused, those of known ones get their headers, and whoever
+/// must say who they are has to.
 ///
 /// Without this, any page that somebody opens could publish to a server on their own machine: browsers send simple
 /// requests everywhere, and only keep the reply from the page.
-async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Response {
     app.tally.requests.fetch_add(1, Ordering::Relaxed);
     let headers = request.headers().clone();
     if !is_origin_allowed(&app.origins, &headers) {
@@ -245,7 +254,10 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
         app.cors.apply_preflight(&headers, response.headers_mut());
         return response;
     }
-    let mut response = next.run(request).await;
+    let mut response = match auth::check(&app.auth, &mut request).await {
+        Ok(()) => next.run(request).await,
+        Err(fault) => app.refuse(fault),
+    };
     app.cors.apply(&headers, response.headers_mut());
     response
 }

@@ -16,17 +16,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
+use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
 use crate::dispatch::ROOM_NAMESPACES;
 use crate::event::{check_depth, check_name};
-use crate::realtime::party_of;
 
 /// `GET /socket/users`
 pub(super) async fn users(State(app): State<App>) -> Response {
     let mut users: BTreeMap<String, u64> = BTreeMap::new();
     for namespace in ROOM_NAMESPACES {
         for found in app.server.of(namespace).fetch_sockets().await {
-            if let Some(user) = &party_of(found.socket()).principal().user {
+            if let Some(user) = &principal_of(found.socket()).user {
                 *users.entry(user.to_string()).or_default() += 1;
             }
         }

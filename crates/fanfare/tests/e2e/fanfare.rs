@@ -13,7 +13,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["FANFARE_", "SOCKET", "REST_API_"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["FANFARE_", "SOCKET", "REST_API_", "JWT_SECRET"].iter().any(|prefix| text.starts_with(prefix)) {
             command.env_remove(&name);
         }
     }
@@ -34,10 +34,15 @@ impl Fanfare {
 
     /// Starts one as the command says.
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        Self::spawn_logging(command, Stdio::null())
+    }
+
+    /// As [`Fanfare::spawn`], with its log going there.
+    pub(crate) fn spawn_logging(command: &mut Command, log: Stdio) -> Self {
         let mut child = command
             .args(["--print-addresses", "--drain", "0s"])
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("the binary starts");
         let mut line = String::new();

@@ -1,5 +1,7 @@
 //! The binary as its users meet it: started, configured, published to, watched, stopped. Nothing here links to it.
 
+mod auth;
+mod backend;
 mod browser;
 mod clients;
 mod fanfare;

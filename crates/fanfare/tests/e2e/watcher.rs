@@ -17,19 +17,72 @@ pub(crate) struct Watcher {
 impl Watcher {
     /// Connects to a namespace of a server, and takes its greeting.
     pub(crate) fn connect(server: &str, path: &str, namespace: &str) -> (Self, Value) {
-        let url = format!("{server}{path}?EIO=4&transport=polling");
-        let open = agent().get(&url).call().expect("a session").body_mut().read_to_string().expect("text");
+        let (mut watcher, _) = Self::open(&format!("{server}{path}"), namespace, "", &[], &Value::Null)
+            .unwrap_or_else(|refusal| panic!("{refusal}"));
+        let (name, greeting) = watcher.event();
+        assert_eq!(name, "connection_established");
+        (watcher, greeting)
+    }
+
+    /// Opens a session with this query and these headers, and connects with this auth payload. Answers the reply to
+    /// the CONNECT, or its refusal; nothing else is read.
+    pub(crate) fn open(
+        url: &str,
+        namespace: &str,
+        query: &str,
+        headers: &[(&str, &str)],
+        auth: &Value,
+    ) -> Result<(Self, Value), Value> {
+        let mut opening = agent().get(format!("{url}?EIO=4&transport=polling{query}"));
+        for (name, value) in headers {
+            opening = opening.header(*name, *value);
+        }
+        let url = format!("{url}?EIO=4&transport=polling");
+        let open = opening.call().expect("a session").body_mut().read_to_string().expect("text");
         let open: Value =
             serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("json");
         let url = format!("{url}&sid={}", open["sid"].as_str().expect("a sid"));
         let namespace = if namespace == "/" { String::new() } else { format!("{namespace},") };
         let mut watcher = Self { url, namespace, packets: VecDeque::new(), next_ack: 0 };
-        watcher.post(&format!("40{}", watcher.namespace));
+        let auth = if auth.is_null() { String::new() } else { auth.to_string() };
+        watcher.post(&format!("40{}{auth}", watcher.namespace));
         let packet = watcher.packet();
-        assert!(packet.starts_with(&format!("40{}{{\"sid\":", watcher.namespace)), "{packet}");
-        let (name, greeting) = watcher.event();
-        assert_eq!(name, "connection_established");
-        (watcher, greeting)
+        if let Some(refusal) = packet.strip_prefix(&format!("44{}", watcher.namespace)) {
+            return Err(serde_json::from_str(refusal).expect("json"));
+        }
+        let reply =
+            packet.strip_prefix(&format!("40{}", watcher.namespace)).unwrap_or_else(|| panic!("{packet}"));
+        let reply: Value = serde_json::from_str(reply).expect("json");
+        assert!(reply["sid"].is_string(), "{packet}");
+        Ok((watcher, reply))
+    }
+
+    /// Reads until the server ends the socket or its session; answers the events that came before.
+    pub(crate) fn end(&mut self) -> Vec<(String, Value)> {
+        let mut events = Vec::new();
+        loop {
+            if self.packets.is_empty() {
+                let Ok(mut answer) = agent().get(&self.url).call() else { return events };
+                if answer.status() != 200 {
+                    return events;
+                }
+                let payload = answer.body_mut().read_to_string().expect("text");
+                self.packets.extend(payload.split('\u{1e}').map(str::to_owned));
+            }
+            match self.packets.front().map(String::as_str) {
+                Some("1") => return events,
+                Some(packet) if packet.starts_with("41") => return events,
+                Some("2") => {
+                    self.packets.pop_front();
+                    self.post("3");
+                }
+                Some("6") => {
+                    self.packets.pop_front();
+                }
+                Some(_) => events.push(self.event()),
+                None => {}
+            }
+        }
     }
 
     /// The next event.
@@ -39,6 +92,19 @@ impl Watcher {
             packet.strip_prefix(&format!("42{}", self.namespace)).unwrap_or_else(|| panic!("{packet}"));
         let Ok([name, payload]) = serde_json::from_str::<[Value; 2]>(body) else { panic!("{packet}") };
         (name.as_str().expect("a name").to_owned(), payload)
+    }
+
+    /// The offset of the next event, for a socket that asked for recovery.
+    pub(crate) fn offset(&mut self) -> String {
+        let packet = self.packet();
+        let body = packet.strip_prefix(&format!("42{}", self.namespace)).expect("an event");
+        let arguments: Vec<Value> = serde_json::from_str(body).expect("json");
+        arguments.last().and_then(Value::as_str).expect("an offset").to_owned()
+    }
+
+    /// Closes the session, as a client whose network changes.
+    pub(crate) fn close(&self) {
+        self.post("1");
     }
 
     /// Sends an event without asking for an ack.

@@ -1,0 +1,181 @@
+//! Owns what authentication does to sockets: who may connect, who they are from then on, which rooms they may join,
+//! and how they go on with a new token. Does not judge proofs. Invariant: no socket without an identity.
+
+use std::sync::Arc;
+
+use auth::fault::{AuthFault, Blame};
+use engine::{ConnectRequest, Namespace, Refusal, Socket};
+use hub::access::Action;
+use hub::principal::{Principal, PrincipalKind};
+use hub::room::RoomName;
+use serde_json::{Value, json};
+
+use super::identity::Identity;
+use super::presented::Presented;
+use super::{ADMIN_NAMESPACE, Authenticator, audit};
+use crate::codes::Fault;
+use crate::tally::Tally;
+
+/// Guards a namespace: whoever connects to it must say who they are, unless everybody may.
+pub(crate) fn register(namespace: &mut Namespace, auth: &Arc<Authenticator>, tally: &Arc<Tally>) {
+    let (auth, tally) = (auth.clone(), tally.clone());
+    namespace.middleware(move |request| {
+        let (auth, tally) = (auth.clone(), tally.clone());
+        async move {
+            if !auth.is_open() {
+                // From here on not on the shard's thread: signatures take long enough to delay others' packets.
+                tokio::task::yield_now().await;
+            }
+            let address = request.handshake().address().map(|address| address.ip().to_string());
+            let fault = match identify(&auth, &request).await {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            };
+            tally.count_fault(Fault::from(fault).code);
+            audit::connect_refused(request.namespace(), address.as_deref(), fault.code());
+            let mut data = json!({ "code": fault.code() });
+            if fault.blame() == Blame::Environment {
+                data["retry_after"] = 1.into();
+            }
+            Err(Refusal::new(fault.message()).with_data(data))
+        }
+    });
+}
+
+async fn identify(auth: &Authenticator, request: &ConnectRequest) -> Result<(), AuthFault> {
+    let presented = Presented::by_socket(request)?;
+    let principal = auth.judge(&presented).await?;
+    if request.namespace() == ADMIN_NAMESPACE && !auth.is_open() && !principal.is_admin() {
+        return Err(AuthFault::RoleMissing);
+    }
+    match request.state::<Identity>() {
+        // Recovered: rooms and missed events are the old socket's, so it must be the same user.
+        Some(identity) if is_same(&identity.principal(), &principal) => identity.replace(principal),
+        Some(_) => return Err(AuthFault::TokenOtherUser),
+        None => {
+            request.set_state(Identity::new(principal));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a principal may take another's place on a live socket.
+fn is_same(old: &Principal, new: &Principal) -> bool {
+    old.user == new.user && old.kind == new.kind
+}
+
+/// Who a connected socket is; `None` if that was revoked while it connected, and then it is disconnected.
+///
+/// Call it first when a socket has connected. Joins the rooms that are its own.
+pub(crate) fn admit(auth: &Authenticator, socket: &Socket) -> Option<Arc<Principal>> {
+    let Some(identity) = socket.state::<Identity>() else {
+        socket.disconnect_connection();
+        return None;
+    };
+    let principal = identity.principal();
+    if auth.is_revoked(&principal) {
+        audit::connect_refused(socket.namespace(), None, AuthFault::TokenRevoked.code());
+        socket.disconnect_connection();
+        return None;
+    }
+    audit::connected(socket, &principal, auth.is_open());
+    if !socket.recovered() {
+        join_own(socket, &principal);
+    }
+    Some(principal)
+}
+
+/// Has a socket warned and ended with its token. Call it once the socket has been greeted: the warning comes at once
+/// for a token that is nearly over.
+pub(crate) fn watch_expiry(auth: &Authenticator, socket: &Socket) {
+    if let Some(identity) = socket.state::<Identity>() {
+        identity.watch_expiry(socket, auth.expiry_warning);
+    }
+}
+
+fn join_own(socket: &Socket, principal: &Principal) {
+    // A key is nobody's user: nothing is sent to it by name.
+    if principal.kind != PrincipalKind::Key {
+        let own: Vec<RoomName> = principal.own_rooms().collect();
+        if !own.is_empty() {
+            socket.join(own.iter().map(RoomName::as_str).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// Who a socket is. Nobody in particular, if it has not connected yet.
+pub(crate) fn principal_of(socket: &Socket) -> Arc<Principal> {
+    socket
+        .state::<Identity>()
+        .map_or_else(|| Arc::new(Principal::anonymous()), |identity| identity.principal())
+}
+
+impl Authenticator {
+    /// Whether a socket may join, after asking the application.
+    ///
+    /// # Errors
+    /// As [`Authenticator::may`].
+    pub(crate) async fn may_join(&self, socket: &Socket, room: &RoomName) -> Result<(), Fault> {
+        let principal = principal_of(socket);
+        let outcome = self.may(&principal, room, Action::Join).await;
+        let refused = outcome.as_ref().err().map(|fault| fault.code.as_str());
+        audit::joined(socket, &principal, room.as_str(), refused, self.is_open());
+        outcome
+    }
+
+    /// Has a socket leave the rooms that its principal may not be in: after a recovery or a refresh that brought less.
+    pub(crate) async fn enforce_rooms(&self, socket: &Socket) -> Vec<String> {
+        let principal = principal_of(socket);
+        let mut left = Vec::new();
+        // The first is the socket's own.
+        for name in socket.rooms().await.into_iter().skip(1) {
+            let Ok(room) = RoomName::parse(name.as_str()) else { continue };
+            if self.may(&principal, &room, Action::Join).await.is_err() {
+                socket.leave(name.as_str());
+                left.push(name);
+            }
+        }
+        left
+    }
+
+    /// Lets a socket go on with a new token: same socket, same user, nothing lost. Answers what the sender is told.
+    ///
+    /// # Errors
+    /// The peer's fault, as for a connect, and [`AuthFault::TokenOtherUser`]. The old token goes on to hold then.
+    pub(crate) async fn refresh(&self, socket: &Socket, token: String) -> Result<Value, Fault> {
+        let Some(identity) = socket.state::<Identity>() else {
+            return Err(AuthFault::TokenMissing.into());
+        };
+        let old = identity.principal();
+        let mut presented = Presented::by_refresh(token, socket.handshake());
+        // What narrowed the old token narrows the new one.
+        presented.session = old.session.as_deref().map(str::to_owned);
+        let judged = self.judge(&presented).await.and_then(|new| {
+            let needs_admin = socket.namespace() == ADMIN_NAMESPACE && !self.is_open();
+            if !is_same(&old, &new) {
+                Err(AuthFault::TokenOtherUser)
+            } else if needs_admin && !new.is_admin() {
+                Err(AuthFault::RoleMissing)
+            } else {
+                Ok(new)
+            }
+        });
+        let new = match judged {
+            Ok(new) => new,
+            Err(fault) => {
+                audit::refreshed(socket, &old, Some(fault.code()));
+                return Err(fault.into());
+            }
+        };
+        let expires_at = new.expires_at.map(|end| end.to_string());
+        audit::refreshed(socket, &new, None);
+        identity.replace(new);
+        // Revoked while it was judged: whoever revokes looks for it after it is on the list.
+        if self.is_revoked(&identity.principal()) {
+            socket.disconnect_connection();
+            return Err(AuthFault::TokenRevoked.into());
+        }
+        let left = self.enforce_rooms(socket).await;
+        Ok(json!({ "expires_at": expires_at, "left": left }))
+    }
+}
