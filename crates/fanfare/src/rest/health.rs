@@ -13,17 +13,37 @@ use super::App;
 pub(super) async fn health(State(app): State<App>) -> Response {
     let stats = app.server.stats(false).await;
     let sockets = stats.held(|gauges| gauges.sockets);
+    let of = |namespace: &str| stats.namespaces.get(namespace).copied().unwrap_or(0);
+    let dispatcher = app.hub.dispatcher();
+    let store = dispatcher.store().health().await;
+    let (complaint, order, bytes) = match store {
+        Ok(health) => (health.complaint, health.order, health.bytes),
+        Err(fault) => (Some(fault.to_string()), 0, None),
+    };
+    // What is there goes on being delivered; what is to be kept is refused.
+    let is_degraded = complaint.is_some() || dispatcher.is_failing();
     let body = json!({
-        "status": "healthy",
+        "status": if is_degraded { "degraded" } else { "healthy" },
         "service": "socketio",
         "port": app.port.load(Ordering::Relaxed),
         "uptime_s": app.tally.uptime_s(),
         "version": env!("CARGO_PKG_VERSION"),
-        "connections": { "total_connections": sockets },
+        "connections": {
+            "log_connections": of("/logs"),
+            "admin_connections": of("/admin"),
+            "total_connections": sockets,
+        },
         "checks": {
             "socketio_manager": {
                 "active_connections": sockets,
                 "rooms": stats.held(|gauges| gauges.rooms),
+            },
+            "store": {
+                "status": if is_degraded { "failing" } else { "ok" },
+                "complaint": complaint,
+                "order": order,
+                "bytes": bytes,
+                "operations_waiting": dispatcher.waiting(),
             },
         },
     });

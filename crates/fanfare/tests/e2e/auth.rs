@@ -266,7 +266,8 @@ fn rooms_of_others_stay_closed() {
     assert!(guarded.audited("join").iter().any(|line| line["room"] == "project:p1"));
     assert_eq!(guarded.refused("/admin", &with(&token("ann", &claims))), "role_missing");
     let admin = token("root", &json!({ "roles": "admin" }));
-    let (mut root, _) = guarded.connect("/admin", &with(&admin)).unwrap();
+    guarded.connect("/admin", &with(&admin)).unwrap();
+    let (mut root, _) = guarded.connect("/", &with(&admin)).unwrap();
     assert_eq!(root.ask("subscribe", &json!({ "room": "project:p2" })).0["ok"], true);
 }
 

@@ -20,10 +20,34 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// A folder of its own for each server that names none: several cannot use one.
+pub(crate) struct DataDir(std::path::PathBuf);
+
+impl DataDir {
+    pub(crate) fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("fanfare-test-{}-{number}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // What was never made cannot be removed.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A server.
 pub(crate) struct Fanfare {
     child: Child,
     addresses: Value,
+    _data: DataDir,
 }
 
 impl Fanfare {
@@ -39,6 +63,10 @@ impl Fanfare {
 
     /// As [`Fanfare::spawn`], with its log going there.
     pub(crate) fn spawn_logging(command: &mut Command, log: Stdio) -> Self {
+        let data = DataDir::new();
+        if !command.get_envs().any(|(name, value)| name == "FANFARE_DATA_DIR" && value.is_some()) {
+            command.env("FANFARE_DATA_DIR", data.path());
+        }
         let mut child = command
             .args(["--print-addresses", "--drain", "0s"])
             .stdout(Stdio::piped())
@@ -49,7 +77,7 @@ impl Fanfare {
         let stdout = child.stdout.take().expect("stdout is piped");
         BufReader::new(stdout).read_line(&mut line).expect("a line of addresses");
         let addresses = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
-        Self { child, addresses }
+        Self { child, addresses, _data: data }
     }
 
     /// The api listener's URL.

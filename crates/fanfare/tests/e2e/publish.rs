@@ -31,7 +31,8 @@ fn every_command_answers_its_ack() {
     for namespace in ["/", "/ws"] {
         let (mut socket, _) = Watcher::connect(server.api(), "/socket.io/", namespace);
         let room = json!({ "room": "agents" });
-        let joined = json!({ "ok": true, "room": "agents", "recovered": false });
+        let joined =
+            json!({ "ok": true, "room": "agents", "recovered": false, "epoch": 0, "seq": 0 });
         assert_eq!(socket.ask("subscribe", &room), (joined.clone(), vec![]));
         assert_eq!(socket.ask("join_room", &room), (joined, vec![("room_joined".into(), room.clone())]));
         let left = json!({ "ok": true, "room": "agents" });
@@ -102,7 +103,11 @@ fn an_event_reaches_its_rooms_once_and_wrapped() {
         let (name, wrapped) = socket.event();
         assert_eq!(name, "news");
         assert!(is_timestamp(&wrapped["timestamp"]));
-        let expected = json!({ "event": "news", "data": data, "room": "a", "id": id, "timestamp": wrapped["timestamp"] });
+        let (epoch, timestamp) = (&wrapped["epoch"], &wrapped["timestamp"]);
+        assert!(epoch.as_u64().is_some_and(|epoch| epoch > 0), "{epoch}");
+        let expected = json!({
+            "event": "news", "data": data, "room": "a", "id": id, "timestamp": timestamp, "epoch": epoch, "seq": 1,
+        });
         assert_eq!(wrapped, expected);
         assert_eq!(socket.event().0, "last", "once, although it is in both rooms");
     }

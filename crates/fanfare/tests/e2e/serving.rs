@@ -50,8 +50,10 @@ fn health_has_the_shape_that_probes_read() {
     let health = server.get("/health").json();
     assert_eq!(health["status"], "healthy");
     assert_eq!(health["service"], "socketio");
-    assert_eq!(health["connections"], json!({ "total_connections": 1 }));
-    assert_eq!(health["checks"], json!({ "socketio_manager": { "active_connections": 1, "rooms": 2 } }));
+    let connections = json!({ "log_connections": 0, "admin_connections": 0, "total_connections": 1 });
+    assert_eq!(health["connections"], connections);
+    assert_eq!(health["checks"]["socketio_manager"], json!({ "active_connections": 1, "rooms": 2 }));
+    assert_eq!(health["checks"]["store"]["status"], "ok");
     assert!(health["uptime_s"].is_u64() && health["version"].is_string());
     assert_eq!(server.get("/livez").json(), json!({ "status": "ok" }));
     assert_eq!(server.get("/readyz").json(), json!({ "status": "ready" }));
