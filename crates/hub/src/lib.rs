@@ -23,6 +23,7 @@
 //! | [`schedule`] | an event that is to be published later |
 //! | [`notification`] | what waits for a user, and announcements |
 //! | [`template`] | a named event whose data has gaps |
+//! | [`filter`] | which events of a subscription somebody wants |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -32,6 +33,7 @@ pub mod access;
 mod bound;
 pub mod event;
 pub mod fault;
+pub mod filter;
 pub mod job;
 pub mod json;
 pub mod log_line;
