@@ -24,6 +24,7 @@
 //! | [`notification`] | what waits for a user, and announcements |
 //! | [`template`] | a named event whose data has gaps |
 //! | [`filter`] | which events of a subscription somebody wants |
+//! | [`presence`] | who is there |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -41,6 +42,7 @@ pub mod notification;
 pub mod outgoing;
 pub mod percent;
 pub mod policy;
+pub mod presence;
 pub mod principal;
 pub mod record;
 pub mod room;
