@@ -24,6 +24,8 @@
 //! | [`schedule`] | an event that is to be published later |
 //! | [`notification`] | what waits for a user, and announcements |
 //! | [`template`] | a named event whose data has gaps |
+//! | [`filter`] | which events of a subscription somebody wants |
+//! | [`presence`] | who is there |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -44,6 +46,7 @@ pub mod dashboard;
 pub mod deltas;
 pub mod event;
 pub mod fault;
+pub mod filter;
 pub mod gateway;
 pub mod github;
 pub mod job;
@@ -55,6 +58,7 @@ pub mod outgoing;
 pub mod payload;
 pub mod percent;
 pub mod policy;
+pub mod presence;
 pub mod principal;
 pub mod record;
 pub mod rest;

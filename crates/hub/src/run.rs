@@ -379,7 +379,8 @@ pub fn start(
     new: NewRun,
     limits: &RunLimits,
 ) -> Result<Step<Run>, Fault> {
-    let metadata = new.metadata.unwrap_or_default();
+    let mut metadata = Map::new();
+    merge(&mut metadata, new.metadata.unwrap_or_default(), limits)?;
     if let Some(run) = present.filter(|run| !run.told.status.is_terminal()) {
         let same = run.told.status == RunStatus::Started
             && (&run.input, &run.told.metadata) == (&new.input, &metadata);
@@ -396,17 +397,16 @@ pub fn start(
     if let Some(input) = &new.input {
         bound::text("`input`", input.get(), limits.input_bytes_max)?;
     }
-    let mut run = Run {
+    let run = Run {
         thread_id: thread_id.into(),
         input: new.input,
-        told: Told { status: RunStatus::Started, checkpoint_id: None, metadata: Map::new(), decision: None },
+        told: Told { status: RunStatus::Started, checkpoint_id: None, metadata, decision: None },
         controls: Vec::new(),
         last_control: present.map_or(0, |run| run.last_control),
         created_at: present.map_or(now, |run| run.created_at),
         started_at: now,
         updated_at: now,
     };
-    merge(&mut run.told.metadata, metadata, limits)?;
     Ok(tell(run, now))
 }
 

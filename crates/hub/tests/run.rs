@@ -91,8 +91,9 @@ fn the_queue_of_commands_is_bounded() {
 fn a_thread_runs_again_once_it_has_ended() {
     let start =
         |present: Option<&Run>, now, body| run::start(present, now, "t", from(body), &RunLimits::default());
-    let first = start(None, NOW, json!({"input": 1})).unwrap().next.unwrap();
-    assert_eq!(start(Some(&first), NOW, json!({"input": 1})), Ok(Step::quiet(first.clone())));
+    let asked = json!({"input": 1, "metadata": {"a": null, "b": 1}});
+    let first = start(None, NOW, asked.clone()).unwrap().next.unwrap();
+    assert_eq!(start(Some(&first), NOW, asked), Ok(Step::quiet(first.clone())));
     let other = start(Some(&first), NOW, json!({"input": 2})).unwrap_err();
     assert_eq!(other.refusal, Refusal::AlreadyExists);
     let run = control(&first, json!({"verb": "poke"})).unwrap().next.unwrap();
