@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_sdk::rest::{Approval, JobStatusUpdate, NewJob, NewRun, RunStatusUpdate};
+use fanfare_sdk::rest::{Approval, JobStatusUpdate, NewControlCommand, NewJob, NewRun, RunUpdate};
 use fanfare_sdk::{Error, JobQuery, Jobs};
 use serde_json::json;
 
@@ -111,7 +111,7 @@ async fn a_run_waits_for_its_approval_longer_than_for_an_answer() {
     let server = Server::start().await;
     let runs = server.publisher().runs();
     let run = runs.start(&NewRun { input: Some(json!("x")), ..NewRun::default() }).await.unwrap();
-    let waiting = RunStatusUpdate { status: "waiting_approval".into(), ..RunStatusUpdate::default() };
+    let waiting = RunUpdate { status: Some("waiting_approval".into()), ..RunUpdate::default() };
     assert_eq!(runs.set_status(&run.thread_id, &waiting).await.unwrap().status, "waiting_approval");
     // The time-out of requests is 250 ms.
     let commands = runs.control(&run.thread_id, Duration::from_millis(400), None).await.unwrap();
@@ -121,4 +121,8 @@ async fn a_run_waits_for_its_approval_longer_than_for_an_answer() {
     assert_eq!((commands[0].verb.as_str(), &commands[0].id), ("approve", &json!("c1")));
     let after = runs.control(&run.thread_id, Duration::ZERO, Some(&commands[0].id)).await.unwrap();
     assert!(after.is_empty());
+    let pause = NewControlCommand { verb: "pause".into(), ..NewControlCommand::default() };
+    runs.command(&run.thread_id, &pause).await.unwrap();
+    let commands = runs.control(&run.thread_id, Duration::from_secs(30), None).await.unwrap();
+    assert_eq!(commands[0].verb, "pause");
 }

@@ -230,6 +230,11 @@ impl World {
                 self.commands.push(json!({"id": format!("c{number}"), "verb": verb}));
                 (200, json!({"thread_id": id, "status": "approved"}))
             }
+            ["POST ", "api", "v1", "runs", id, "control"] => {
+                let number = self.commands.len() + 1;
+                self.commands.push(json!({"id": format!("c{number}"), "verb": seen.values[0]["verb"]}));
+                (200, json!({"thread_id": id, "status": "running"}))
+            }
             ["GET ", "api", "v1", "runs", _, "control"] => {
                 if seen.what.ends_with("after=c1") {
                     self.commands.clear();
