@@ -167,19 +167,23 @@ impl Sender {
         batch
     }
 
+    /// Sends a batch. If it is refused because of one of them, its halves are sent, and so on down to the one: with a
+    /// bad event among 500 that makes some twenty requests.
     async fn send(&mut self, batch: Vec<Item>) {
-        match self.exchange(&batch).await {
-            Ok(answers) => settle(batch, answers),
-            // One of them is not wanted, and with it the whole batch was refused: alone, the others are.
-            Err(Error::Refused { status, .. }) if batch.len() > 1 && !matches!(status, 401 | 403..=405) => {
-                for item in batch {
-                    match self.exchange(std::slice::from_ref(&item)).await {
-                        Ok(answers) => settle(vec![item], answers),
-                        Err(error) => self.fail(item, error),
-                    }
+        let mut parts = vec![batch];
+        while let Some(mut part) = parts.pop() {
+            match self.exchange(&part).await {
+                Ok(answers) => settle(part, answers),
+                // Who we are, or what is there, is wrong for all of them alike.
+                Err(Error::Refused { status, .. })
+                    if part.len() > 1 && !matches!(status, 401 | 403..=405) =>
+                {
+                    let second = part.split_off(part.len() / 2);
+                    parts.push(second);
+                    parts.push(part);
                 }
+                Err(error) => part.into_iter().for_each(|item| self.fail(item, error.clone())),
             }
-            Err(error) => batch.into_iter().for_each(|item| self.fail(item, error.clone())),
         }
     }
 

@@ -11,7 +11,7 @@
 //! | what happens in a workspace | [`Broadcaster`] |
 //! | how far a job has come | [`Jobs`], [`ProgressTracker`] |
 //! | what a run is, and what it should do | [`Runs`] |
-//! | what a program logs | [`Logs`], or a layer of `tracing` (feature `tracing`) |
+//! | what a program logs | [`Logs`], or [`LogLayer`] (feature `tracing`, on by default) |
 //!
 //! ```no_run
 //! use fanfare_sdk::Publisher;
@@ -23,6 +23,11 @@
 //! publisher.flush().await
 //! # }
 //! ```
+
+// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod backoff;
 mod broadcaster;

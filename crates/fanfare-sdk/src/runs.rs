@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub::rest::{Approval, ControlCommand, NewRun, Run, RunControl, RunStatusUpdate};
+use hub::rest::{Approval, ControlCommand, NewControlCommand, NewRun, Run, RunControl, RunUpdate};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -16,12 +16,12 @@ use crate::http::{Call, Http, escape};
 /// use std::time::Duration;
 ///
 /// use fanfare_sdk::Publisher;
-/// use fanfare_sdk::rest::{NewRun, RunStatusUpdate};
+/// use fanfare_sdk::rest::{NewRun, RunUpdate};
 ///
 /// # async fn example() -> Result<(), fanfare_sdk::Error> {
 /// let runs = Publisher::new("http://127.0.0.1:8000")?.runs();
 /// let run = runs.start(&NewRun::default()).await?;
-/// let waiting = RunStatusUpdate { status: "waiting_approval".into(), ..RunStatusUpdate::default() };
+/// let waiting = RunUpdate { status: Some("waiting_approval".into()), ..RunUpdate::default() };
 /// runs.set_status(&run.thread_id, &waiting).await?;
 /// let mut last = None;
 /// let command = loop {
@@ -72,7 +72,7 @@ impl Runs {
     ///
     /// # Errors
     /// See [`Runs`].
-    pub async fn set_status(&self, thread_id: &str, update: &RunStatusUpdate) -> Result<Run, Error> {
+    pub async fn set_status(&self, thread_id: &str, update: &RunUpdate) -> Result<Run, Error> {
         self.http.call(&Call::post(format!("/api/v1/runs/{}/status", escape(thread_id)), update)).await
     }
 
@@ -81,7 +81,16 @@ impl Runs {
     /// # Errors
     /// See [`Runs`].
     pub async fn approve(&self, thread_id: &str, approval: &Approval) -> Result<Run, Error> {
-        self.http.call(&Call::post(format!("/api/v1/runs/{}/approve", escape(thread_id)), approval)).await
+        let approval = Approval { thread_id: Some(thread_id.to_owned()), ..approval.clone() };
+        self.http.call(&Call::post(format!("/api/v1/runs/{}/approve", escape(thread_id)), &approval)).await
+    }
+
+    /// Tells a run to do something; whoever runs it fetches that by [`Runs::control`].
+    ///
+    /// # Errors
+    /// See [`Runs`].
+    pub async fn command(&self, thread_id: &str, command: &NewControlCommand) -> Result<Run, Error> {
+        self.http.call(&Call::post(format!("/api/v1/runs/{}/control", escape(thread_id)), command)).await
     }
 
     /// Waits until a run is told to do something, for at most `wait`; empty if it was not. `after` is the id of the last

@@ -497,4 +497,19 @@ mod tests {
             assert_eq!(fault.refusal, Refusal::BadPayload);
         }
     }
+
+    #[test]
+    fn bodies_that_are_cut_or_spoilt_anywhere_are_refused_or_understood() {
+        let body = pull_request("edited", false).to_string().into_bytes();
+        let mut refused = 0;
+        for at in 0..body.len() {
+            for byte in [b'"', b'0', b'{', b']', 0xff] {
+                let mut spoilt = body.clone();
+                spoilt[at] = byte;
+                refused += usize::from(translate("pull_request", &spoilt, |_| Some(Id::from("p"))).is_err());
+            }
+            assert!(translate("pull_request", &body[..at], |_| Some(Id::from("p"))).is_err());
+        }
+        assert!(refused > body.len());
+    }
 }

@@ -256,7 +256,7 @@ bodies! {
             /// What it is given.
             input: Value,
             /// What its publisher wants to keep with it.
-            metadata: Value,
+            metadata: Extra,
         }
     }
 
@@ -270,7 +270,19 @@ bodies! {
             /// Where it is.
             checkpoint_id: String,
             /// What its publisher keeps with it.
-            metadata: Value,
+            metadata: Extra,
+            /// What it was given.
+            input: Value,
+            /// What was last decided about it: whether it may go on, by whom and when.
+            decision: Value,
+            /// Commands that it has not yet fetched.
+            waiting_controls: u64,
+            /// When it was made, in RFC 3339.
+            created_at: String,
+            /// When it last started, in RFC 3339.
+            started_at: String,
+            /// When it last changed, in RFC 3339.
+            updated_at: String,
         }
     }
 
@@ -285,14 +297,14 @@ bodies! {
     }
 
     /// What a run is now.
-    RunStatusUpdate {
-        /// `running`, `waiting_approval`, `completed` or `failed`.
-        status: String,
+    RunUpdate {
         ? {
+            /// `started`, `running`, `waiting_approval`, `completed` or `failed`; as it was if it is missing.
+            status: String,
             /// Where it is.
             checkpoint_id: String,
             /// What is to be kept with it.
-            metadata: Value,
+            metadata: Extra,
         }
     }
 
@@ -307,6 +319,18 @@ bodies! {
             checkpoint_id: String,
             /// For people.
             comment: String,
+        }
+    }
+
+    /// Something that a run is to be told to do.
+    NewControlCommand {
+        /// What to do, such as `pause`.
+        verb: String,
+        ? {
+            /// For people.
+            comment: String,
+            /// Whatever goes with it.
+            data: Value,
         }
     }
 

@@ -153,6 +153,7 @@ const PUBLISHING: &[&str] = &[
     "unknown_namespace",
 ];
 const CHANGING: &[&str] = &["bad_payload", "busy", "not_found", "wrong_state"];
+const CONTROLLING: &[&str] = &["bad_payload", "busy", "not_found", "too_many", "wrong_state"];
 const CREATING: &[&str] = &["already_exists", "bad_payload", "busy"];
 const READING: &[&str] = &["bad_payload", "busy"];
 const FINDING: &[&str] = &["busy", "not_found"];
@@ -396,7 +397,7 @@ pub const ROUTES: &[Route] = &[
         .refuses(FINDING),
     post("/api/v1/runs/{thread_id}/status", "runs", "Says what a run is now.")
         .needs(Scope::Publish)
-        .takes::<rest::RunStatusUpdate>()
+        .takes::<rest::RunUpdate>()
         .answers::<rest::Run>(200)
         .refuses(CHANGING),
     post(
@@ -419,6 +420,11 @@ pub const ROUTES: &[Route] = &[
         .query(&[WAIT, AFTER_COMMAND])
         .answers::<rest::RunControl>(200)
         .refuses(CHANGING),
+    post("/api/v1/runs/{thread_id}/control", "runs", "Tells a run to do something.")
+        .needs(Scope::Publish)
+        .takes::<rest::NewControlCommand>()
+        .answers::<rest::Run>(200)
+        .refuses(CONTROLLING),
     post("/api/v1/logs", "runs", "Takes lines of logs: one, a JSON array, or NDJSON.")
         .needs(Scope::Publish)
         .takes_many::<rest::LogLine>()
