@@ -20,7 +20,7 @@ pub struct ToolSettings {
     /// What it is: "http", "openai" or "echo". There is no default.
     pub kind: String,
     /// Where it is. `http`: the address that requests are posted to; it must be given. `openai`: the endpoint's base,
-    /// to which `/chat/completions` is added. Default for `openai`: "https://api.openai.com/v1".
+    /// to which `/chat/completions` is added. Default for `openai`: `https://api.openai.com/v1`.
     pub url: Option<String>,
     /// Key that is sent as `Authorization: Bearer`. Default: none. Better kept in the environment: `api_key_env`.
     pub api_key: Option<Secret>,
@@ -520,7 +520,7 @@ mod tests {
                     serde_json::Value::String(text) => {
                         humantime::parse_duration(text).unwrap() == humantime::parse_duration(told).unwrap()
                     }
-                    number => number.to_string() == told,
+                    number => number.as_u64() == told.parse().ok(),
                 };
                 assert!(is_told, "{key}: the manual says {told}");
                 count += 1;

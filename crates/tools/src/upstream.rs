@@ -58,6 +58,10 @@ impl Upstream {
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("fanfare/", env!("CARGO_PKG_VERSION"))));
+        let has_secrets = !endpoint.headers.is_empty();
+        if has_secrets && !is_private(&endpoint.url) {
+            tracing::warn!(url = %endpoint.url, "headers or a key go to another machine without TLS; use https");
+        }
         headers.extend(endpoint.headers);
         Ok(Self { client, url: endpoint.url, headers })
     }
@@ -79,6 +83,13 @@ impl Upstream {
             }
         })
     }
+}
+
+/// Whether what is sent there can be read by nobody in between.
+fn is_private(url: &Uri) -> bool {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    url.scheme_str() == Some("https") || is_here
 }
 
 /// The connection broke after the request was sent.
@@ -129,6 +140,20 @@ fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_tls_and_this_machine_are_private() {
+        for (url, expected) in [
+            ("https://h/v1", true),
+            ("http://localhost:1/v1", true),
+            ("http://127.9.0.1/v1", true),
+            ("http://[::1]:1/v1", true),
+            ("http://10.0.0.1/v1", false),
+            ("http://localhost.example.org", false),
+        ] {
+            assert_eq!(is_private(&url.parse().unwrap()), expected, "{url}");
+        }
+    }
 
     #[test]
     fn a_pause_is_told_in_seconds_or_as_a_date() {
