@@ -17,10 +17,27 @@ impl Shard {
         self.audit_sockets()?;
         self.audit_rooms()?;
         self.audit_sessions()?;
+        self.audit_restoring()?;
         for (sid, &slot) in &self.adopted {
             let socket = self.sockets.at(slot).ok_or_else(|| format!("adopted {sid} has no socket"))?;
             if socket.sid != *sid && socket.pid != Some(*sid) {
                 return Err(format!("adopted {sid} leads to {}", socket.sid));
+            }
+        }
+        Ok(())
+    }
+
+    fn audit_restoring(&self) -> Result<(), String> {
+        for (pid, &socket) in &self.restoring {
+            let shown = match self.sockets.get(socket).map(|entry| &entry.state) {
+                Some(State::Connecting(connecting)) => connecting.shown,
+                _ => None,
+            };
+            if shown.is_none_or(|shown| shown.pid != *pid) {
+                return Err(format!("socket {socket:?} is being restored, but has not asked for it"));
+            }
+            if !self.restores_due.iter().any(|(_, due, key)| due == pid && *key == socket) {
+                return Err(format!("socket {socket:?} is being restored without end"));
             }
         }
         Ok(())

@@ -20,6 +20,7 @@ use crate::reason::Reason;
 use crate::recovery::{
     Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Handover, Log, Missed, Offer, Offset, Scope,
 };
+use crate::restore::Shown;
 use crate::session::SessionKey;
 use crate::shard::{Shard, ShardId};
 use crate::socket::{Connecting, Resume, Socket, SocketKey, State};
@@ -63,6 +64,16 @@ impl<T> Lenient<T> {
     }
 }
 
+/// What a claim finds.
+enum Prepared {
+    /// The socket, and from where it goes on.
+    Ready(SocketKey, Resume),
+    /// Nothing, or nothing any more.
+    Gone,
+    /// Something that this claim cannot have now.
+    Refused,
+}
+
 impl Shard {
     pub(crate) fn recovery_hint(&self, auth: Option<&[u8]>) -> RecoveryHint {
         let (Some(_), Some(auth)) = (&self.log, auth) else { return RecoveryHint::default() };
@@ -87,11 +98,15 @@ impl Shard {
         pid: Sid,
         offset: Option<&str>,
     ) -> bool {
-        if let Some(socket) = self.find_by_pid(pid) {
-            let Some(resume) = self.prepare_claim(now, socket, namespace, offset) else {
-                self.counters.recoveries_refused += 1;
-                return false;
-            };
+        if !self.void_restore(now, pid, session, namespace) {
+            self.counters.recoveries_refused += 1;
+            return false;
+        }
+        let prepared = match self.find_by_pid(pid) {
+            Some(socket) => self.prepare_claim(now, socket, namespace, offset),
+            None => Prepared::Gone,
+        };
+        if let Prepared::Ready(socket, resume) = prepared {
             let Some(entry) = self.sockets.get_mut(socket) else { return false };
             entry.session = session;
             entry.state = State::Connecting(Box::new(Connecting {
@@ -99,6 +114,7 @@ impl Shard {
                 wants_recovery: true,
                 auth: None,
                 resume: Some(resume),
+                shown: None,
             }));
             if let Some(entry) = self.sessions.get_mut(session) {
                 entry.sockets.push(slot_of(socket));
@@ -106,11 +122,13 @@ impl Shard {
             self.ask_application(socket, session, namespace, auth, true);
             return true;
         }
-        let home = ShardId::of(pid);
-        let shard = match self.moved.get(&pid) {
-            Some(&shard) => shard,
-            None if home.node == self.id.node && home.shard != self.id.shard => home.shard,
-            None => {
+        let is_near = ShardId::of(pid).node == self.id.node || self.restores();
+        // Whom to ask; `None`: the application.
+        let shard = match (prepared, self.moved.get(&pid)) {
+            (Prepared::Gone, Some(&shard)) if shard != self.id.shard => Some(shard),
+            (Prepared::Gone, None) if is_near && !self.is_home(pid) => Some(self.home_of(pid)),
+            (Prepared::Gone, None) if self.restores() => None,
+            _ => {
                 self.counters.recoveries_refused += 1;
                 return false;
             }
@@ -120,7 +138,12 @@ impl Shard {
             && let State::Connecting(connecting) = &mut entry.state
         {
             connecting.auth = auth.map(Into::into);
+            connecting.shown = Some(Shown::new(pid, offset));
         }
+        let Some(shard) = shard else {
+            self.begin_restore(now, socket);
+            return true;
+        };
         let namespace = self.outputs.keep_text(namespace);
         let offset = offset.map(|offset| self.outputs.keep_text(offset));
         self.push_output(Pending::Claim { socket, shard, namespace, pid, offset });
@@ -134,34 +157,34 @@ impl Shard {
         self.sockets.key_at(slot)
     }
 
-    /// Finds out from where a claimed socket goes on; it is lost when this answers. `None`: it cannot be recovered.
+    /// Finds out from where a claimed socket goes on; it is lost when this answers that it is ready.
     fn prepare_claim(
         &mut self,
         now: Moment,
         socket: SocketKey,
         namespace: &str,
         offset: Option<&str>,
-    ) -> Option<Resume> {
+    ) -> Prepared {
         if self.is_moving(socket) {
-            return None;
+            return Prepared::Refused;
         }
-        let entry = self.sockets.get(socket)?;
+        let Some(entry) = self.sockets.get(socket) else { return Prepared::Gone };
         if matches!(entry.state, State::Connecting(_)) || &*self.namespace(entry.namespace).name != namespace
         {
-            return None;
+            return Prepared::Refused;
         }
         if entry.is_connected() {
             // The peer is back before its loss was noticed. Its old connection is dead, with all it carried.
             let old = entry.session;
             self.close_session(now, old, Reason::TransportClose, Goodbye::Abrupt);
         }
-        let entry = self.sockets.get(socket)?;
-        let State::Lost { until } = entry.state else { return None };
+        let Some(entry) = self.sockets.get(socket) else { return Prepared::Gone };
+        let State::Lost { until } = entry.state else { return Prepared::Refused };
         if until <= now {
             self.forget_socket(socket);
-            return None;
+            return Prepared::Gone;
         }
-        let log = self.log.as_ref()?;
+        let Some(log) = &self.log else { return Prepared::Refused };
         let carried = entry.carried.as_deref().map_or(&[][..], |carried| &carried.events);
         let (carried_seen, after) = match offset.map(|offset| (offset, log.parse_offset(offset))) {
             // It has had no event yet: everything since it connected.
@@ -173,7 +196,7 @@ impl Shard {
                 let seen = carried.iter().rposition(|(offset, _)| **offset == *text);
                 (seen.map_or(0, |index| index + 1), entry.since)
             }
-            Some((_, Offset::Malformed)) => return None,
+            Some((_, Offset::Malformed)) => return Prepared::Refused,
         };
         // An offset older than the log is that of a quiet connection, if the peer is known to have read on.
         let after = if log.reaches(after) { after } else { after.max(entry.read) };
@@ -182,7 +205,15 @@ impl Shard {
                 .past
                 .as_ref()
                 .is_none_or(|past| after >= past.forgotten_until || past.forgotten_until < log.first_seq());
-        is_complete.then_some(Resume { carried_seen, after, lost_until: until })
+        if is_complete {
+            return Prepared::Ready(socket, Resume { carried_seen, after, lost_until: until });
+        }
+        if self.restores() {
+            // What is left of it here is of no use to anybody.
+            self.forget_socket(socket);
+            return Prepared::Gone;
+        }
+        Prepared::Refused
     }
 
     /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes, or the log ran over
@@ -365,20 +396,31 @@ impl Shard {
         claimant: Claimant,
     ) -> Claim {
         if let Some(&shard) = self.moved.get(&pid) {
-            return Claim::Moved { shard };
+            // A note about this shard itself: somebody is just being told to ask the application.
+            return if shard == self.id.shard { Claim::Refused } else { Claim::Moved { shard } };
         }
-        let Some(socket) = self.find_by_pid(pid) else { return Claim::Unknown };
-        let Some(resume) = self.prepare_claim(now, socket, namespace, offset) else { return Claim::Unknown };
+        if !self.void_restore(now, pid, SessionKey::NONE, namespace) {
+            return Claim::Refused;
+        }
+        let prepared = match self.find_by_pid(pid) {
+            Some(socket) => self.prepare_claim(now, socket, namespace, offset),
+            None => Prepared::Gone,
+        };
+        let (socket, resume) = match prepared {
+            Prepared::Ready(socket, resume) => (socket, resume),
+            Prepared::Gone => return self.deny_claim(pid, claimant),
+            Prepared::Refused => return Claim::Refused,
+        };
         let offered = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
         let departure = Departure { socket, claimant, resume, offered, is_void: false };
         if claimant.shard == self.id.shard {
             // It was here all the time, under another key: there is nobody to settle with.
             return match self.take_claimed(pid, &departure) {
                 Some(claimed) => Claim::Taken(Box::new(claimed)),
-                None => Claim::Unknown,
+                None => Claim::Refused,
             };
         }
-        let Some(entry) = self.sockets.get(socket) else { return Claim::Unknown };
+        let Some(entry) = self.sockets.get(socket) else { return Claim::Refused };
         let sid = entry.sid;
         let rooms = self.rooms_of(socket).iter().map(ToString::to_string).collect();
         self.departures.insert(pid, departure);
@@ -403,7 +445,7 @@ impl Shard {
         let missed = missed.collect();
         let rooms = self.rooms_of(socket).iter().map(ToString::to_string).collect();
         let had = self.log.as_ref()?.after(departure.offered).filter_map(|event| event.id).collect();
-        if ShardId::of(pid) == self.id {
+        if self.is_home(pid) {
             self.moved.insert(pid, departure.claimant.shard);
         }
         // Its home keeps its note, only the shard named there changes.
@@ -434,7 +476,13 @@ impl Shard {
 
     /// Gives a socket-to-be the ids and the rooms of one that is elsewhere. Answers its key: if the peer has gone
     /// meanwhile it is a new one, which is lost.
-    fn place(&mut self, now: Moment, socket: SocketKey, namespace: &str, offer: &Offer) -> SocketKey {
+    pub(crate) fn place(
+        &mut self,
+        now: Moment,
+        socket: SocketKey,
+        namespace: &str,
+        offer: &Offer,
+    ) -> SocketKey {
         let live = self.sockets.get(socket).is_some_and(|entry| matches!(entry.state, State::Connecting(_)));
         let socket = if live { socket } else { self.insert_unattached(namespace) };
         let grace =
@@ -561,7 +609,7 @@ impl Shard {
         // The peer may come with an offset of this log from an earlier stay: it must not look like a later one.
         let newest = self.log.as_mut().map_or(0, Log::skip);
         let after = if is_complete { newest } else { since };
-        let is_home = ShardId::of(pid) == self.id;
+        let is_home = self.is_home(pid);
         if let Some(entry) = self.sockets.get_mut(socket) {
             entry.carried = Some(Box::new(Carried { events, is_pinged: false, born_elsewhere: !is_home }));
             entry.since = after;
@@ -606,17 +654,18 @@ impl Shard {
         }
     }
 
-    fn ask_about(&mut self, socket: SocketKey, recovering: bool) {
+    pub(crate) fn ask_about(&mut self, socket: SocketKey, recovering: bool) {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         let session = entry.session;
         let State::Connecting(connecting) = &mut entry.state else { return };
         let (namespace, auth) = (connecting.namespace.clone(), connecting.auth.take());
+        connecting.shown = None;
         self.ask_application(socket, session, &namespace, auth.as_deref(), recovering);
     }
 
     /// A socket born here now lives on shard `to`, by way of a third one.
     pub fn handle_adopted(&mut self, pid: Sid, to: u8) {
-        if ShardId::of(pid) == self.id && self.find_by_pid(pid).is_none() {
+        if self.is_home(pid) && self.find_by_pid(pid).is_none() {
             self.moved.insert(pid, to);
         }
     }

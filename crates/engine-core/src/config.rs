@@ -55,6 +55,12 @@ pub struct Config {
     pub deflate_threshold: Option<usize>,
     /// Connection state recovery. Default `None`: no socket gets a `pid`.
     pub recovery: Option<Recovery>,
+    /// How long the application may take to give back a socket that no shard knows any more. Default `None`: it is not
+    /// asked, and such a peer connects as new at once. When the time is up it does so, too.
+    pub restore_timeout: Option<Duration>,
+    /// How many shards there are. Ids of an earlier process that had more are assigned to those that there are. Default
+    /// 0: not told, ids are taken as they are.
+    pub shards: u16,
 }
 
 impl Default for Config {
@@ -80,6 +86,8 @@ impl Default for Config {
             packets: sio_proto::Limits::default(),
             deflate_threshold: None,
             recovery: None,
+            restore_timeout: None,
+            shards: 0,
         }
     }
 }

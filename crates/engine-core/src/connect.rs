@@ -23,6 +23,8 @@ use crate::socket::{Connecting, Membership, Past, Socket, SocketKey, State, Stay
 pub struct Accepted {
     /// Its public id.
     pub sid: Sid,
+    /// The secret by which its peer may claim it again. `None` if it cannot be recovered.
+    pub pid: Option<Sid>,
     /// It has its rooms and its missed events back.
     pub recovered: bool,
 }
@@ -104,8 +106,13 @@ impl Shard {
 
     /// A socket-to-be that no session has yet.
     pub(crate) fn insert_unattached(&mut self, namespace: &str) -> SocketKey {
-        let connecting =
-            Connecting { namespace: namespace.into(), wants_recovery: false, auth: None, resume: None };
+        let connecting = Connecting {
+            namespace: namespace.into(),
+            wants_recovery: false,
+            auth: None,
+            resume: None,
+            shown: None,
+        };
         let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
         let socket = self.sockets.insert_with(|_| Socket {
             session: SessionKey::NONE,
@@ -148,6 +155,10 @@ impl Shard {
     /// comes after both.
     pub fn accept(&mut self, socket: SocketKey) -> Option<Accepted> {
         let entry = self.sockets.get_mut(socket)?;
+        // Nobody has been asked yet whether this one may connect, while it is claimed or restored.
+        if matches!(&entry.state, State::Connecting(connecting) if connecting.shown.is_some()) {
+            return None;
+        }
         let State::Connecting(_) = &entry.state else { return None };
         let State::Connecting(connecting) = std::mem::replace(&mut entry.state, State::Connected) else {
             return None;
@@ -187,7 +198,7 @@ impl Shard {
             entry.connect_by = None;
         }
         self.counters.sockets_connected += 1;
-        Some(Accepted { sid, recovered })
+        Some(Accepted { sid, pid, recovered })
     }
 
     /// The application turns a socket away: CONNECT_ERROR with `message` and, if given, `data`. The
@@ -200,6 +211,7 @@ impl Shard {
         self.counters.sockets_refused += 1;
         self.send_connect_error(session, &namespace, message, data);
         self.detach_from_session(session, socket);
+        self.abandon_restore(socket);
         match resume {
             Some(resume) => {
                 // It was somebody's lost socket before; it stays that until its time is up.
@@ -497,6 +509,7 @@ impl Shard {
         let Some(entry) = self.sockets.get_mut(socket) else { return };
         if let State::Connecting(connecting) = &entry.state {
             let resume = connecting.resume;
+            self.abandon_restore(socket);
             self.push_output(Pending::Disconnected {
                 socket,
                 reason,

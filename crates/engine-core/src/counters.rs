@@ -17,6 +17,8 @@ pub struct Counters {
     pub sockets_connected: u64,
     /// Sockets recovered.
     pub sockets_recovered: u64,
+    /// Sockets that the application gave back.
+    pub sockets_restored: u64,
     /// Recoveries asked for that could not be granted.
     pub recoveries_refused: u64,
     /// CONNECT packets refused by the application.
@@ -54,7 +56,7 @@ pub struct Counters {
 impl Counters {
     /// Each counter with a metric-style name, in a fixed order.
     #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 23] {
+    pub fn named(&self) -> [(&'static str, u64); 24] {
         [
             ("sessions_opened_polling", self.sessions_opened_polling),
             ("sessions_opened_websocket", self.sessions_opened_websocket),
@@ -63,6 +65,7 @@ impl Counters {
             ("upgrades_failed", self.upgrades_failed),
             ("sockets_connected", self.sockets_connected),
             ("sockets_recovered", self.sockets_recovered),
+            ("sockets_restored", self.sockets_restored),
             ("recoveries_refused", self.recoveries_refused),
             ("sockets_refused", self.sockets_refused),
             ("events_in", self.events_in),
@@ -104,6 +107,7 @@ pub struct Gauges {
     pub acks_awaited: usize,
     /// WebSocket links, those that are about to close included.
     pub links: usize,
-    /// Notes about sockets that moved between shards: where one born here is, and ids made elsewhere.
+    /// Notes about sockets that moved between shards, where one born here is, and ids made elsewhere; and sockets that
+    /// the application is asked for.
     pub notes: usize,
 }

@@ -111,7 +111,7 @@ impl std::fmt::Display for EmitFault {
 impl std::error::Error for EmitFault {}
 
 /// One event on its way out, encoded when and as needed.
-struct Encoding<'a> {
+pub(crate) struct Encoding<'a> {
     namespace: Rc<str>,
     body: &'a Body,
     ack_id: Option<u64>,
@@ -458,7 +458,7 @@ impl Shard {
         }
     }
 
-    fn encoding<'a>(
+    pub(crate) fn encoding<'a>(
         &self,
         namespace: NamespaceIndex,
         body: &'a Body,
@@ -507,7 +507,7 @@ impl Shard {
         encoding.with_offset.insert(message).clone()
     }
 
-    fn encode_event(&mut self, encoding: &Encoding<'_>, offset: Option<&str>) -> Rc<Message> {
+    pub(crate) fn encode_event(&mut self, encoding: &Encoding<'_>, offset: Option<&str>) -> Rc<Message> {
         let parser = self.config.parser;
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.clear();

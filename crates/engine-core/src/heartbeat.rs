@@ -1,4 +1,4 @@
-//! Deadlines: heartbeats, time-outs of connecting, upgrading and closing, acks, and lost sockets.
+//! Deadlines: heartbeats, time-outs of connecting, upgrading and closing, acks, and sockets lost or being restored.
 //! Invariant: whatever is overdue is done at the next call, in the order of sessions' ticks.
 
 use std::time::Duration;
@@ -23,7 +23,8 @@ impl Shard {
     pub fn poll_deadline(&self) -> Option<Moment> {
         let lost = self.lost.first().map(|&(at, _)| at);
         let farewell = self.farewells.front().map(|&(at, _)| at);
-        [self.wheel.next(), self.acks.next(), lost, farewell].into_iter().flatten().min()
+        let restore = self.next_restore();
+        [self.wheel.next(), self.acks.next(), lost, farewell, restore].into_iter().flatten().min()
     }
 
     /// Does everything that is due by `now`.
@@ -70,6 +71,7 @@ impl Shard {
                 self.forget_socket(socket);
             }
         }
+        self.expire_restores(now);
         if let Some(log) = &mut self.log {
             log.prune(now);
         }

@@ -81,6 +81,23 @@ pub enum Output<'a> {
         /// The last event the peer has seen, if any.
         offset: Option<&'a str>,
     },
+    /// A peer asks for a socket that no shard knows, or none can give back without a gap: the application may remember
+    /// it. Answer with [`Shard::handle_restored`](crate::Shard::handle_restored) within
+    /// [`Config::restore_timeout`](crate::Config::restore_timeout).
+    Restore {
+        /// The socket-to-be.
+        socket: SocketKey,
+        /// Its session.
+        session: SessionKey,
+        /// The namespace it is for.
+        namespace: &'a str,
+        /// The secret that the peer has shown.
+        pid: Sid,
+        /// The application's number in the offset that the peer has shown: it says that it has everything up to there.
+        order: Option<u64>,
+        /// The auth payload as it came.
+        auth: Option<&'a [u8]>,
+    },
     /// A socket is moving. Wait until every broadcast that was being sent at the moment of this output has reached the
     /// mailboxes it is meant for; then mail [`Shard::handle_settled`](crate::Shard::handle_settled) to shard `to`,
     /// behind all of them. Senders that begin after this output must know of the rooms that were opened here before.
@@ -93,12 +110,12 @@ pub enum Output<'a> {
     /// A socket born on another shard lives here now: tell that one by
     /// [`Shard::handle_adopted`](crate::Shard::handle_adopted).
     Adopted {
-        /// Names the shard to tell.
+        /// Tells which shard, by [`Shard::home_of`](crate::Shard::home_of).
         pid: Sid,
     },
     /// A socket recovered here was born on another shard, which keeps a note of where it went: that note can go.
     ReleaseClaim {
-        /// Names the shard and the note.
+        /// Names the note, and tells which shard, by [`Shard::home_of`](crate::Shard::home_of).
         pid: Sid,
     },
     /// A message arrived, and Engine.IO is all that is spoken
@@ -215,6 +232,14 @@ pub(crate) enum Pending {
         namespace: Span,
         pid: Sid,
         offset: Option<Span>,
+    },
+    Restore {
+        socket: SocketKey,
+        session: SessionKey,
+        namespace: Span,
+        pid: Sid,
+        order: Option<u64>,
+        auth: Option<Span>,
     },
     Settle {
         pid: Sid,
@@ -353,6 +378,14 @@ impl Outputs {
                 namespace: self.text(namespace),
                 pid,
                 offset: offset.map(|span| self.text(span)),
+            },
+            Pending::Restore { socket, session, namespace, pid, order, auth } => Output::Restore {
+                socket,
+                session,
+                namespace: self.text(namespace),
+                pid,
+                order,
+                auth: auth.map(|span| self.bytes(span)),
             },
             Pending::Settle { pid, to } => Output::Settle { pid, to },
             Pending::Adopted { pid } => Output::Adopted { pid },

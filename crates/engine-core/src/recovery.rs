@@ -314,9 +314,13 @@ pub struct Missed {
 /// What a shard knows of a claimed pid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Nothing, or nothing that can be recovered without a gap.
+    /// No shard has it: the claimant says [`Shard::handle_unclaimed`](crate::Shard::handle_unclaimed).
     Unknown,
-    /// The socket has moved on: ask that shard.
+    /// It is here, but not to be had: the claimant says [`Shard::handle_claimed`](crate::Shard::handle_claimed) without
+    /// it.
+    Refused,
+    /// Another shard knows more: ask that one. After half a dozen of these the note that leads there is stale: give up,
+    /// as if it were refused.
     Moved {
         /// Index of the shard to ask.
         shard: u8,

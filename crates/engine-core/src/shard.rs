@@ -4,7 +4,7 @@
 //!
 //! Files that continue `impl Shard`, each for one noun: `polling.rs` (GET and POST), `websocket.rs` (links),
 //! `upgrade.rs`, `heartbeat.rs` (deadlines), `connect.rs` (sockets come and go), `incoming.rs` (packets in),
-//! `emit.rs` (events out), `claim.rs` (recovery).
+//! `emit.rs` (events out), `claim.rs` (recovery), `restore.rs` (recovery from what the application keeps).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -85,6 +85,10 @@ pub struct Shard {
     pub(crate) departures: HashMap<Sid, Departure, RandomState>,
     /// Sockets-to-be that are held elsewhere, by pid.
     pub(crate) arrivals: HashMap<Sid, Arrival, RandomState>,
+    /// Sockets-to-be that the application is asked for, by pid.
+    pub(crate) restoring: HashMap<Sid, SocketKey, RandomState>,
+    /// The same in the order in which the application's time runs out; entries of answered ones are stale.
+    pub(crate) restores_due: VecDeque<(Moment, Sid, SocketKey)>,
     /// Lost sockets in the order in which their time runs out; entries of recovered ones are stale.
     pub(crate) lost: BTreeSet<(Moment, SocketKey)>,
     pub(crate) acks: Acks,
@@ -145,6 +149,8 @@ impl Shard {
             moved: HashMap::default(),
             departures: HashMap::default(),
             arrivals: HashMap::default(),
+            restoring: HashMap::default(),
+            restores_due: VecDeque::new(),
             lost: BTreeSet::new(),
             acks: Acks::default(),
             log,
@@ -215,7 +221,11 @@ impl Shard {
             log_bytes: self.log.as_ref().map_or(0, Log::bytes),
             acks_awaited: self.acks.len(),
             links: self.links.len(),
-            notes: self.moved.len() + self.adopted.len() + self.departures.len() + self.arrivals.len(),
+            notes: self.moved.len()
+                + self.adopted.len()
+                + self.departures.len()
+                + self.arrivals.len()
+                + self.restoring.len(),
         }
     }
 

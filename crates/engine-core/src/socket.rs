@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::moment::Moment;
 use crate::recovery::Carried;
+use crate::restore::Shown;
 use crate::room::{NamespaceIndex, RoomIndex};
 use crate::session::SessionKey;
 use crate::slab::Key;
@@ -66,6 +67,8 @@ pub(crate) struct Connecting {
     pub(crate) auth: Option<Box<[u8]>>,
     /// The log position after which to replay, if this socket is being recovered.
     pub(crate) resume: Option<Resume>,
+    /// What the peer has shown, until somebody has said what becomes of that.
+    pub(crate) shown: Option<Shown>,
 }
 
 /// From where a recovered socket goes on.

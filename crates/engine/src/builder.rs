@@ -15,6 +15,7 @@ use crate::cors::Cors;
 use crate::handshake::OpeningRequest;
 use crate::http::{Cookie, HttpSettings};
 use crate::namespace::Namespace;
+use crate::restore::Restorer;
 use crate::server::Server;
 
 /// Says whether a namespace name is one of a family.
@@ -22,6 +23,10 @@ pub(crate) type DynamicNamespace = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// Sees a message and whether it is binary, and may answer with one of the same kind.
 pub(crate) type OnMessage = Box<dyn Fn(&[u8], bool) -> Option<Vec<u8>> + Send + Sync>;
+
+/// Long enough for a store that is busy after a restart, and well below the 45 s at which a session without a namespace
+/// is closed.
+const RESTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Describes a server. Every setting has a default that suits most; see each for its meaning and bounds.
 ///
@@ -45,6 +50,7 @@ pub struct Builder {
     pub(crate) namespaces: HashMap<Box<str>, Namespace>,
     pub(crate) dynamic: Vec<(DynamicNamespace, Namespace)>,
     pub(crate) on_message: Option<OnMessage>,
+    pub(crate) restorer: Option<Box<dyn Restorer>>,
 }
 
 impl Builder {
@@ -161,6 +167,23 @@ impl Builder {
     #[must_use]
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.config.recovery = Some(recovery);
+        self
+    }
+
+    /// Asks the application for sockets that no shard knows any more, because the process was restarted or they were away
+    /// for too long. Needs [`Builder::recovery`]. Default: they connect as new.
+    #[must_use]
+    pub fn restorer(mut self, restorer: impl Restorer) -> Self {
+        self.restorer = Some(Box::new(restorer));
+        self.config.restore_timeout.get_or_insert(RESTORE_TIMEOUT);
+        self
+    }
+
+    /// Time the application has to give a socket back. Default 10 s; then the peer connects as new. Lower: a slow store
+    /// costs peers their state. Higher: peers wait longer before they hear that theirs is lost.
+    #[must_use]
+    pub fn restore_timeout(mut self, timeout: Duration) -> Self {
+        self.config.restore_timeout = Some(timeout);
         self
     }
 

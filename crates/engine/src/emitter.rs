@@ -10,6 +10,7 @@ use sio_proto::{Args, Body, One};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::{Acks, Part};
+use crate::joining::JoinedAll;
 use crate::mail::{self, Broadcast, BroadcastAck, Busy, Command, Mail, Port};
 use crate::namespace::Relay;
 use crate::server::{Inner, SocketInfo};
@@ -278,16 +279,6 @@ impl Broadcaster {
         }
         outcome
     }
-}
-
-/// What [`Broadcaster::sockets_join_waiting`] has come to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JoinedAll {
-    /// Sockets that are in all the rooms now.
-    pub joined: usize,
-    /// Sockets that would have been in more than
-    /// [`Config::rooms_per_socket_max`](engine_core::Config::rooms_per_socket_max) rooms: they joined none of these.
-    pub refused: usize,
 }
 
 /// Mails a broadcast to every shard that wants it, once all of them have room.

@@ -17,11 +17,12 @@ use sio_proto::Body;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::AckSink;
-use crate::emitter::JoinedAll;
 use crate::handshake::Handshake;
+use crate::joining::{Joined, JoinedAll};
 use crate::refusal::Refusal;
+use crate::restore::RestoreMail;
 use crate::shard::ShardState;
-use crate::socket::{Joined, SocketShared};
+use crate::socket::SocketShared;
 use crate::stream::Stream;
 
 /// Letters that one mailbox holds. Default 65,536, a few MiB at the most: at a million small emits a second, the
@@ -42,12 +43,7 @@ pub(crate) enum Mail {
         verdict: Result<(), Refusal>,
     },
     /// A shard claims a lost socket on behalf of one of its sessions.
-    Claim {
-        pid: Sid,
-        namespace: Arc<str>,
-        offset: Option<String>,
-        claimant: Claimant,
-    },
+    Claim(ClaimMail),
     /// The socket is held for the claimant.
     Offered {
         socket: SocketKey,
@@ -66,6 +62,17 @@ pub(crate) enum Mail {
         claimed: Option<Box<Claimed>>,
         shared: Option<Arc<SocketShared>>,
     },
+    /// No shard knows what was claimed.
+    Unclaimed {
+        socket: SocketKey,
+        pid: Sid,
+    },
+    /// The application gives a socket back, or does not.
+    Restore(Box<RestoreMail>),
+    RestoreRefused {
+        socket: SocketKey,
+        pid: Sid,
+    },
     /// Notes about sockets that were born here and live elsewhere.
     Adopted {
         pid: Sid,
@@ -76,6 +83,15 @@ pub(crate) enum Mail {
     },
     /// Anything rare: runs on the shard's thread.
     Call(Box<dyn FnOnce(&mut ShardState) + Send>),
+}
+
+pub(crate) struct ClaimMail {
+    pub(crate) pid: Sid,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) offset: Option<String>,
+    pub(crate) claimant: Claimant,
+    /// How many shards have sent it on.
+    pub(crate) hops: u8,
 }
 
 pub(crate) enum RequestMail {

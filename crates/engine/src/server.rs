@@ -20,6 +20,7 @@ use crate::http::HttpSettings;
 use crate::interest::Interest;
 use crate::mail::{Mail, Numbers, Port};
 use crate::namespace::Namespace;
+use crate::restore::Restorer;
 use crate::sending::Sending;
 use crate::shard::ShardState;
 use crate::socket::{IntoRooms, Socket};
@@ -41,6 +42,7 @@ pub(crate) struct Inner {
     stopped: AtomicBool,
     pub(crate) connections: AtomicUsize,
     pub(crate) on_message: Option<OnMessage>,
+    pub(crate) restorer: Option<Box<dyn Restorer>>,
     pub(crate) panics: AtomicU64,
 }
 
@@ -176,7 +178,7 @@ impl Server {
         Builder::default()
     }
 
-    pub(crate) fn start(builder: Builder) -> io::Result<Self> {
+    pub(crate) fn start(mut builder: Builder) -> io::Result<Self> {
         let shards = builder.shards.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(64)
         });
@@ -184,6 +186,7 @@ impl Server {
             io::Error::other("build() must be called within a tokio runtime, which handlers then run on")
         })?;
         let has_recovery = builder.config.recovery.is_some();
+        builder.config.shards = u16::try_from(shards).map_err(io::Error::other)?;
         let inner = Arc::new(Inner {
             config: builder.config,
             http: builder.http,
@@ -208,6 +211,7 @@ impl Server {
             stopped: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             on_message: builder.on_message,
+            restorer: builder.restorer,
             panics: AtomicU64::new(0),
         });
         let origin = Instant::now();

@@ -2,6 +2,8 @@
 //! Does not know the protocol: it moves bytes and letters, and calls handlers. Invariant: a turn handles everything
 //! that has come before it writes anything, and writes once for each link.
 
+mod recovery;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,10 +12,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use eio_proto::Sid;
 use engine_core::{
-    AckRequest, Claim, Claimant, Claimed, Handover, JoinFault, LinkKey, Moment, Output, Reason, Reply,
-    RequestId, SessionKey, Shard, SocketKey, Target,
+    AckRequest, Claimant, Handover, LinkKey, Moment, Output, Reason, Reply, RequestId, SessionKey, Shard,
+    SocketKey, Target,
 };
 use mio::{Events, Token};
 use tokio::io::unix::AsyncFd;
@@ -21,13 +22,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::ack::{AckFault, Answered, Part, Waiter, Waiters};
 use crate::calls::{contain, dispatch, poll_once, start};
-use crate::emitter::JoinedAll;
 use crate::handshake::Handshake;
-use crate::mail::{self, Broadcast, Command, LinkMail, Mail, RequestMail};
+use crate::joining;
+use crate::mail::{self, Broadcast, ClaimMail, Command, LinkMail, Mail, RequestMail};
 use crate::namespace::{Event, Namespace};
 use crate::refusal::Refusal;
 use crate::server::{Inner, SocketInfo};
-use crate::socket::{ConnectRequest, Joined, Kept, Socket, SocketShared};
+use crate::socket::{ConnectRequest, Kept, Socket, SocketShared};
 use crate::stream::Stream;
 
 /// Bytes read from one link at a time. Large enough that one busy peer is read in few calls, small enough to stay in
@@ -65,23 +66,7 @@ pub(crate) struct ShardState {
     /// Polling sessions whose next GET is to be cut. Nearly always empty.
     severing: Vec<SessionKey>,
     /// Who is told something as soon as the rooms opened so far are announced. Nearly always empty.
-    announcements: Vec<Announcement>,
-}
-
-/// News for somebody who waits until others can find the rooms that were opened for him.
-enum Announcement {
-    Joined(oneshot::Sender<Joined>, Joined),
-    JoinedAll(oneshot::Sender<JoinedAll>, JoinedAll),
-}
-
-impl Announcement {
-    fn make(self) {
-        // Whoever asked may have stopped waiting.
-        match self {
-            Announcement::Joined(to, joined) => drop(to.send(joined)),
-            Announcement::JoinedAll(to, joined) => drop(to.send(joined)),
-        }
-    }
+    announcements: Vec<Box<dyn FnOnce()>>,
 }
 
 struct LinkEntry {
@@ -394,20 +379,7 @@ impl ShardState {
             Mail::Link(link) => self.handle_link(now, *link),
             Mail::Command(command) => self.handle_command(now, command),
             Mail::Verdict { socket, verdict } => self.conclude(now, socket, verdict),
-            Mail::Claim { pid, namespace, offset, claimant } => {
-                match self.core.handle_claim(now, &namespace, pid, offset.as_deref(), claimant) {
-                    Claim::Unknown => self.give(claimant, namespace, None),
-                    Claim::Moved { shard } => {
-                        self.mail_to(shard, Mail::Claim { pid, namespace, offset, claimant });
-                    }
-                    Claim::Offered(offer) => {
-                        let holder = self.port.index;
-                        let letter = Mail::Offered { socket: claimant.socket, namespace, holder, offer };
-                        self.mail_to(claimant.shard, letter);
-                    }
-                    Claim::Taken(claimed) => self.give(claimant, namespace, Some(claimed)),
-                }
-            }
+            Mail::Claim(claim) => self.handle_claim(now, claim),
             Mail::Offered { socket, namespace, holder, offer } => {
                 self.core.handle_offered(now, socket, &namespace, holder, &offer);
             }
@@ -417,29 +389,17 @@ impl ShardState {
                 }
             }
             Mail::Claimed { socket, namespace, claimed, shared } => {
-                let now_is =
-                    self.core.handle_claimed(now, socket, &namespace, claimed.map(|claimed| *claimed));
-                if let Some(old) = shared {
-                    self.adopt_shared(now_is, &old);
-                }
+                self.handle_claimed(now, socket, &namespace, claimed, shared);
+            }
+            Mail::Unclaimed { socket, pid } => self.core.handle_unclaimed(now, socket, pid),
+            Mail::Restore(letter) => self.restore(now, *letter),
+            Mail::RestoreRefused { socket, pid } => {
+                // Gone, or late: there is nobody to tell.
+                let _ = self.core.handle_restored(now, socket, pid, None);
             }
             Mail::Adopted { pid, by } => self.core.handle_adopted(pid, by),
             Mail::ReleaseClaim { pid } => self.core.handle_claim_released(pid),
             Mail::Call(call) => call(self),
-        }
-    }
-
-    /// Mails a socket, or that there is none, to the shard that claims it.
-    fn give(&self, claimant: Claimant, namespace: Arc<str>, claimed: Option<Box<Claimed>>) {
-        let entry = claimed.as_ref().and_then(|claimed| self.entry(claimed.socket));
-        let shared = entry.map(|entry| entry.socket.shared.clone());
-        self.mail_to(claimant.shard, Mail::Claimed { socket: claimant.socket, namespace, claimed, shared });
-    }
-
-    fn mail_to(&self, shard: u8, letter: Mail) {
-        // A full mailbox of another shard costs a recovery, or a note that is cleared when the process ends.
-        if self.server.ports().get(usize::from(shard)).is_none_or(|port| port.send(letter).is_err()) {
-            tracing::warn!(shard, "a letter between shards could not be delivered");
         }
     }
 
@@ -572,8 +532,8 @@ impl ShardState {
                 }
             }
             Command::Join { socket, rooms, done: Some(done) } => {
-                let joined = self.join_all_or_none(socket, &rooms);
-                self.announcements.push(Announcement::Joined(done, joined));
+                let joined = joining::join(&mut self.core, socket, &rooms);
+                self.announce(done, joined);
             }
             Command::Leave { socket, rooms } => {
                 for room in &rooms {
@@ -599,15 +559,9 @@ impl ShardState {
                 }
             }
             Command::JoinAll { target, rooms, done: Some(done) } => {
-                let mut all = JoinedAll::default();
-                for socket in self.core.find(&target) {
-                    match self.join_all_or_none(socket, &rooms) {
-                        Joined::Done => all.joined += 1,
-                        Joined::TooManyRooms { .. } => all.refused += 1,
-                        Joined::Gone => {}
-                    }
-                }
-                self.announcements.push(Announcement::JoinedAll(done, all));
+                let found = self.core.find(&target);
+                let all = joining::join_all(&mut self.core, found, &rooms);
+                self.announce(done, all);
             }
             Command::LeaveAll { target, rooms } => {
                 for socket in self.core.find(&target) {
@@ -624,24 +578,12 @@ impl ShardState {
         }
     }
 
-    fn join_all_or_none(&mut self, socket: SocketKey, rooms: &[Box<str>]) -> Joined {
-        let mut new = Vec::new();
-        for room in rooms {
-            match self.core.join(socket, room) {
-                Ok(true) => new.push(room),
-                Ok(false) => {}
-                Err(fault) => {
-                    for room in new {
-                        self.core.leave(socket, room);
-                    }
-                    return match fault {
-                        JoinFault::NotConnected => Joined::Gone,
-                        JoinFault::TooManyRooms { max } => Joined::TooManyRooms { max },
-                    };
-                }
-            }
-        }
-        Joined::Done
+    /// Tells somebody who waits, once the rooms that were opened for him can be found.
+    fn announce<T: 'static>(&mut self, to: oneshot::Sender<T>, news: T) {
+        self.announcements.push(Box::new(move || {
+            // Whoever asked may have stopped waiting.
+            let _ = to.send(news);
+        }));
     }
 
     /// Cuts the connection of a polling session's GET, or of its next one if none waits.
@@ -703,7 +645,7 @@ impl ShardState {
             let Some(output) = core.poll_output() else {
                 // Rooms that were opened are announced by now: whoever waited for that may go on.
                 if !self.announcements.is_empty() {
-                    self.announcements.drain(..).for_each(Announcement::make);
+                    self.announcements.drain(..).for_each(|announce| announce());
                 }
                 break;
             };
@@ -758,18 +700,18 @@ impl ShardState {
                     self.begin_connect(now, socket, session, namespace, auth, recovering);
                 }
                 Output::Claim { socket, shard, namespace, pid, offset } => {
-                    let letter = Mail::Claim {
+                    let claim = ClaimMail {
                         pid,
                         namespace: namespace.into(),
                         offset: offset.map(str::to_owned),
                         claimant: Claimant { shard: self.port.index, socket },
+                        hops: 0,
                     };
-                    let delivered =
-                        server.ports().get(usize::from(shard)).is_some_and(|port| port.send(letter).is_ok());
-                    if !delivered {
-                        let namespace = namespace.to_owned();
-                        self.core.handle_claimed(now, socket, &namespace, None);
-                    }
+                    self.send_claim(now, shard, claim);
+                }
+                Output::Restore { socket, session, namespace, pid, order, auth } => {
+                    let (namespace, auth) = (namespace.into(), auth.unwrap_or_default().into());
+                    self.ask_restorer(now, (socket, session), namespace, (pid, order), auth);
                 }
                 Output::Adopted { pid } => {
                     let by = self.port.index;
@@ -838,10 +780,6 @@ impl ShardState {
         self.commands = commands;
     }
 
-    fn mail_home(&self, pid: Sid, letter: Mail) {
-        self.mail_to(engine_core::ShardId::of(pid).shard, letter);
-    }
-
     fn entry(&self, socket: SocketKey) -> Option<&Entry> {
         self.sockets.get(socket.slot())?.as_ref().filter(|entry| entry.key == socket)
     }
@@ -874,6 +812,7 @@ impl ShardState {
             key: socket,
             session,
             sid: std::sync::OnceLock::new(),
+            pid: std::sync::OnceLock::new(),
             namespace: name,
             auth,
             handshake: handshake.clone(),
@@ -937,6 +876,9 @@ impl ShardState {
                 let Some(Some(entry)) = self.sockets.get_mut(socket.slot()) else { return };
                 entry.is_connected = true;
                 let _ = entry.socket.shared.sid.set(accepted.sid);
+                if let Some(pid) = accepted.pid {
+                    let _ = entry.socket.shared.pid.set(pid);
+                }
                 entry.socket.shared.recovered.store(accepted.recovered, std::sync::atomic::Ordering::Relaxed);
                 if let Some(on_connect) = &entry.namespace.on_connect
                     && let Some(task) = contain(&self.server, || on_connect(entry.socket.clone()))
@@ -945,26 +887,6 @@ impl ShardState {
                 }
             }
         }
-    }
-
-    /// A socket was claimed from another shard: its state and data come along.
-    fn adopt_shared(&mut self, socket: SocketKey, old: &SocketShared) {
-        // It is asked about in the outputs that follow; until then the entry holds only what it brings.
-        let Some(namespace) = self.server.namespace(&old.namespace) else { return };
-        let shared = Arc::new(SocketShared {
-            server: self.server.clone(),
-            port: self.port.clone(),
-            key: socket,
-            session: SessionKey::NONE,
-            sid: old.sid.clone(),
-            namespace: old.namespace.clone(),
-            auth: Box::default(),
-            handshake: old.handshake.clone(),
-            kept: old.kept.clone(),
-            recovered: false.into(),
-        });
-        let entry = Entry { key: socket, socket: Socket { shared }, namespace, is_connected: false };
-        put(&mut self.sockets, socket.slot(), entry);
     }
 
     fn end_socket(&mut self, socket: SocketKey, reason: Reason, rooms: Vec<String>, is_recoverable: bool) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use eio_proto::Sid;
-use engine_core::{Flags, SessionKey, SocketKey, Target};
+use engine_core::{Flags, Reason, SessionKey, SocketKey, Target};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -17,7 +17,9 @@ use tokio::sync::oneshot;
 use crate::ack::{AckFault, AckSink, Answered};
 use crate::emitter::Broadcaster;
 use crate::handshake::Handshake;
+use crate::joining::Joined;
 use crate::mail::{Busy, Command, Mail, Port};
+use crate::restore::RecoveryId;
 use crate::server::Inner;
 
 /// What all handles of one socket share. Never touched by broadcasts.
@@ -27,6 +29,8 @@ pub(crate) struct SocketShared {
     pub(crate) key: SocketKey,
     pub(crate) session: SessionKey,
     pub(crate) sid: OnceLock<Sid>,
+    /// The secret by which it may come back; empty if it cannot.
+    pub(crate) pid: OnceLock<Sid>,
     pub(crate) namespace: Arc<str>,
     pub(crate) auth: Box<[u8]>,
     pub(crate) handshake: Arc<Handshake>,
@@ -39,6 +43,12 @@ pub(crate) struct SocketShared {
 pub(crate) struct Kept {
     state: OnceLock<Arc<dyn Any + Send + Sync>>,
     data: Mutex<Value>,
+}
+
+impl Kept {
+    pub(crate) fn new(state: Option<Arc<dyn Any + Send + Sync>>, data: Value) -> Self {
+        Self { state: state.map_or_else(OnceLock::new, OnceLock::from), data: Mutex::new(data) }
+    }
 }
 
 /// A connected socket: one client in one namespace. Cheap to clone, usable from any thread.
@@ -113,6 +123,19 @@ impl Socket {
     #[must_use]
     pub fn recovered(&self) -> bool {
         self.shared.recovered.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The secret by which its peer may come back for it, for applications that remember sockets
+    /// ([`Restorer`](crate::Restorer)). `None` if it cannot be recovered.
+    #[must_use]
+    pub fn recovery_id(&self) -> Option<RecoveryId> {
+        self.shared.pid.get().copied().map(RecoveryId)
+    }
+
+    /// Whether it may still come back after it was disconnected for this reason. If not, nobody will ask for it again.
+    #[must_use]
+    pub fn may_come_back(&self, reason: Reason) -> bool {
+        reason.is_recoverable() && self.recovery_id().is_some()
     }
 
     /// What a middleware attached to this socket. Survives recovery.
@@ -328,21 +351,6 @@ impl std::fmt::Debug for Socket {
     }
 }
 
-/// What [`Socket::join_waiting`] has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joined {
-    /// It is in all the rooms, and everybody knows.
-    Done,
-    /// It would be in more than [`Config::rooms_per_socket_max`](engine_core::Config::rooms_per_socket_max) rooms: it
-    /// joined none of these.
-    TooManyRooms {
-        /// The limit.
-        max: usize,
-    },
-    /// The socket is not connected (any more), or the server has stopped.
-    Gone,
-}
-
 /// Names of one room or several.
 pub trait IntoRooms {
     /// The names.
@@ -436,7 +444,7 @@ impl ConnectRequest {
     }
 }
 
-fn decode_auth<T: DeserializeOwned>(parser: Parser, auth: &[u8]) -> Result<T, ArgsFault> {
+pub(crate) fn decode_auth<T: DeserializeOwned>(parser: Parser, auth: &[u8]) -> Result<T, ArgsFault> {
     if auth.is_empty() {
         // What peers mean by sending none: an object without entries.
         let empty: &[u8] = match parser {

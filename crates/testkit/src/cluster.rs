@@ -57,6 +57,21 @@ pub enum Heard {
         /// It has proved to be a lost socket.
         recovering: bool,
     },
+    /// A peer asks for a socket that no shard knows.
+    Restore {
+        /// The socket-to-be.
+        socket: SocketKey,
+        /// Its session.
+        session: SessionKey,
+        /// The namespace.
+        namespace: String,
+        /// The secret.
+        pid: Sid,
+        /// The application's number in its offset.
+        order: Option<u64>,
+        /// The auth payload as it came.
+        auth: Option<Vec<u8>>,
+    },
     /// An event arrived.
     Event {
         /// From whom.
@@ -173,6 +188,15 @@ pub enum Mail {
         pid: Sid,
         /// The last event the peer has seen.
         offset: Option<String>,
+        /// How many shards have sent it on.
+        hops: u8,
+    },
+    /// No shard knows what was claimed.
+    Unclaimed {
+        /// The socket-to-be.
+        socket: SocketKey,
+        /// The secret.
+        pid: Sid,
     },
     /// The socket is held for the claimant.
     Offered {
@@ -269,29 +293,22 @@ impl Cluster {
     #[must_use]
     pub fn new(shards: usize, config: &Config, seed: u64) -> Self {
         assert!((1..=64).contains(&shards), "one bit of a word stands for one shard");
-        let nodes = (0..shards)
-            .map(|index| {
-                let mut entropy = [0; 32];
-                entropy[..8].copy_from_slice(&seed.to_le_bytes());
-                entropy[8] = index as u8;
-                let id = ShardId { node: 0, shard: index as u8 };
-                Node {
-                    shard: Shard::new(id, config.clone(), entropy),
-                    mailbox: VecDeque::new(),
-                    interest: BTreeMap::new(),
-                    pipes: BTreeMap::new(),
-                    barriers: BTreeMap::new(),
-                }
-            })
-            .collect();
         Self {
-            nodes,
+            nodes: nodes(shards, config, seed),
             now: Moment::ORIGIN,
             heard: VecDeque::new(),
             requests: 0,
             mails: 0,
             scratch: Vec::new(),
         }
+    }
+
+    /// The process crashes, and is started again with `shards` shards that make their ids from `seed`: nothing is left of
+    /// sessions, sockets, rooms and mail, and links are gone without a word. Time goes on.
+    pub fn crash(&mut self, shards: usize, config: &Config, seed: u64) {
+        assert!((1..=64).contains(&shards), "one bit of a word stands for one shard");
+        self.nodes = nodes(shards, config, seed);
+        self.heard.clear();
     }
 
     /// How many shards.
@@ -553,16 +570,22 @@ impl Cluster {
                 let bits = self.nodes[index].interest.entry((namespace, room)).or_default();
                 *bits = if open { *bits | 1 << from } else { *bits & !(1 << from) };
             }
-            Mail::Claim { from, socket, namespace, pid, offset } => {
+            Mail::Claim { from, socket, namespace, pid, offset, hops } => {
                 let claimant = Claimant { shard: from as u8, socket };
                 let claim =
                     self.nodes[index].shard.handle_claim(now, &namespace, pid, offset.as_deref(), claimant);
                 match claim {
-                    Claim::Moved { shard } => {
-                        let mail = Mail::Claim { from, socket, namespace, pid, offset };
+                    Claim::Moved { shard } if hops < 8 => {
+                        // What this shard has to say about the socket goes first, as far as it can.
+                        self.drain(index);
+                        let hops = hops + 1;
+                        let mail = Mail::Claim { from, socket, namespace, pid, offset, hops };
                         self.send(usize::from(shard), mail);
                     }
-                    Claim::Unknown => self.give(index, Handover { claimant, namespace, claimed: None }),
+                    Claim::Unknown => self.send(from, Mail::Unclaimed { socket, pid }),
+                    Claim::Refused | Claim::Moved { .. } => {
+                        self.give(index, Handover { claimant, namespace, claimed: None });
+                    }
                     Claim::Offered(offer) => {
                         self.send(from, Mail::Offered { from: index, socket, namespace, offer });
                     }
@@ -588,6 +611,9 @@ impl Cluster {
                 if let Some(old) = old {
                     self.heard.push_back((index, Heard::Moved { from, old, new }));
                 }
+            }
+            Mail::Unclaimed { socket, pid } => {
+                self.nodes[index].shard.handle_unclaimed(now, socket, pid);
             }
             Mail::Adopted { pid, to } => self.nodes[index].shard.handle_adopted(pid, to as u8),
             Mail::Released { pid } => self.nodes[index].shard.handle_claim_released(pid),
@@ -724,21 +750,30 @@ impl Cluster {
                         namespace: namespace.to_owned(),
                         pid,
                         offset: offset.map(str::to_owned),
+                        hops: 0,
                     };
                     mails.push((usize::from(shard), mail));
                     continue;
                 }
+                Output::Restore { socket, session, namespace, pid, order, auth } => Heard::Restore {
+                    socket,
+                    session,
+                    namespace: namespace.to_owned(),
+                    pid,
+                    order,
+                    auth: auth.map(<[u8]>::to_vec),
+                },
                 Output::Settle { pid, to } => {
                     // Behind the rooms that were opened before: these go out first, below.
                     mails.push((usize::from(to), Mail::Settled { pid }));
                     continue;
                 }
                 Output::Adopted { pid } => {
-                    mails.push((usize::from(ShardId::of(pid).shard), Mail::Adopted { pid, to: index }));
+                    mails.push((usize::from(node.shard.home_of(pid)), Mail::Adopted { pid, to: index }));
                     continue;
                 }
                 Output::ReleaseClaim { pid } => {
-                    mails.push((usize::from(ShardId::of(pid).shard), Mail::Released { pid }));
+                    mails.push((usize::from(node.shard.home_of(pid)), Mail::Released { pid }));
                     continue;
                 }
                 Output::Message { session, data, is_binary } => {
@@ -788,6 +823,25 @@ impl Cluster {
             }
         }
     }
+}
+
+fn nodes(shards: usize, config: &Config, seed: u64) -> Vec<Node> {
+    let config = Config { shards: shards as u16, ..config.clone() };
+    (0..shards)
+        .map(|index| {
+            let mut entropy = [0; 32];
+            entropy[..8].copy_from_slice(&seed.to_le_bytes());
+            entropy[8] = index as u8;
+            let id = ShardId { node: 0, shard: index as u8 };
+            Node {
+                shard: Shard::new(id, config.clone(), entropy),
+                mailbox: VecDeque::new(),
+                interest: BTreeMap::new(),
+                pipes: BTreeMap::new(),
+                barriers: BTreeMap::new(),
+            }
+        })
+        .collect()
 }
 
 fn interest(from: usize, namespace: &str, room: &str, open: bool) -> Mail {

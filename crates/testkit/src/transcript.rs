@@ -15,7 +15,8 @@
 //! a < GET 200 4x             what must come next for `a`; `*` stands for anything, `$sid`, `$pid`, `$offset` (or
 //!                            `$b.sid` …) for what the peer was last given
 //! ! emit a tick [1] ack=7 timeout=5s      the application (also: order=7, replay=7): emit, cast, join, leave, answer, accept, refuse,
-//!                            disconnect, close, shutdown, drain; and for mail: hold, step, release
+//!                            disconnect, close, shutdown, drain, restore; for mail: hold, step, release; and the
+//!                            whole process: `crash 2`, to come back with two shards
 //! ? event a tick [1]         what the application must have heard since the last such line
 //! = sessions 1               a gauge of all shards together; `= rooms-of a r1,r2`; `= counter name 3`
 //! @ +25s                     time passes; `@@ +25s`: it jumps, and no deadline is handled
@@ -27,8 +28,8 @@ use std::time::Duration;
 
 use eio_proto::{Revision, Sid};
 use engine_core::{
-    AckRequest, AckToken, Config, Flags, LinkKey, Moment, Opening, Order, Reply, RequestId, SessionKey,
-    Shard, SocketKey, Target,
+    AckRequest, AckToken, Config, Flags, LinkKey, Moment, Opening, Order, Reply, RequestId, Restored,
+    SessionKey, Shard, SocketKey, Target,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -98,6 +99,10 @@ struct Stage {
     sockets: BTreeMap<String, (usize, SocketKey)>,
     names: BTreeMap<(usize, SocketKey), String>,
     notes: VecDeque<String>,
+    /// Sockets that the application is asked for, by peer.
+    restoring: BTreeMap<String, (usize, SocketKey, Sid)>,
+    config: Config,
+    crashes: u64,
     is_held: bool,
     inflater: Inflater,
     /// The last peer that a line named: whose `$sid` the application means.
@@ -110,6 +115,8 @@ impl Stage {
     fn new(shards: usize, config: Config) -> Self {
         Self {
             parser: config.parser,
+            restoring: BTreeMap::new(),
+            crashes: 0,
             cluster: Cluster::new(shards, &config, 7),
             peers: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -117,6 +124,7 @@ impl Stage {
             sockets: BTreeMap::new(),
             names: BTreeMap::new(),
             notes: VecDeque::new(),
+            config,
             is_held: false,
             inflater: Inflater::default(),
             speaker: String::new(),
@@ -454,6 +462,17 @@ impl Stage {
                 let (index, session) = (peer.shard, peer.session.ok_or("no session")?);
                 self.cluster.with(index, |shard, now| shard.close(now, session));
             }
+            "restore" => self.restore(first, tail)?,
+            "crash" => {
+                let shards = first.parse().map_err(|_| "crash shards")?;
+                self.crashes += 1;
+                self.cluster.crash(shards, &self.config, 1_000 + self.crashes);
+                self.links.clear();
+                self.sockets.clear();
+                self.names.clear();
+                self.requests.clear();
+                self.notes.push_back("crashed".into());
+            }
             "shutdown" => {
                 for index in 0..self.cluster.len() {
                     self.cluster.with(index, Shard::shut_down);
@@ -465,6 +484,34 @@ impl Stage {
                 self.notes.push_back(format!("left {left}"));
             }
             other => return Err(format!("unknown command {other}")),
+        }
+        Ok(())
+    }
+
+    /// `! restore a no`, or `! restore a sid=… order=7 rooms=r,s 5:m 6:m`: missed events are a number and a name each.
+    fn restore(&mut self, name: &str, words: &str) -> Outcome {
+        let &(index, socket, pid) = self.restoring.get(name).ok_or("nobody asked for it")?;
+        let mut restored = Restored { sid: pid, rooms: Vec::new(), order: 0, missed: Vec::new() };
+        for word in words.split_whitespace().filter(|word| *word != "no") {
+            match (word.split_once('='), word.split_once(':')) {
+                (Some(("sid", sid)), _) => restored.sid = Sid::parse(sid).ok_or("sid=id")?,
+                (Some(("order", number)), _) => {
+                    restored.order = number.parse().map_err(|_| "order=number")?
+                }
+                (Some(("rooms", list)), _) => restored.rooms = list.split(',').map(Into::into).collect(),
+                (None, Some((number, event))) => {
+                    let number: u64 = number.parse().map_err(|_| "number:event")?;
+                    let body = self.parser.encode_event_args(event, &Many([number]));
+                    restored.missed.push((number, body.map_err(|fault| fault.to_string())?));
+                }
+                _ => return Err(format!("cannot restore {word}")),
+            }
+        }
+        let restored = (words != "no").then_some(restored);
+        let outcome =
+            self.cluster.with(index, |shard, now| shard.handle_restored(now, socket, pid, restored));
+        if let Err(fault) = outcome {
+            self.notes.push_back(format!("fault {fault}"));
         }
         Ok(())
     }
@@ -538,6 +585,19 @@ impl Stage {
                     return;
                 }
                 self.accept(index, socket);
+            }
+            Heard::Restore { socket, session, namespace, pid, order, auth } => {
+                let name = self
+                    .peers
+                    .iter()
+                    .find(|(_, peer)| peer.shard == index && peer.session == Some(session))
+                    .map_or_else(|| "?".to_owned(), |(name, _)| name.clone());
+                let name = if namespace == "/" { name } else { format!("{name}{namespace}") };
+                self.restoring.insert(name.clone(), (index, socket, pid));
+                self.names.insert((index, socket), name.clone());
+                let order = order.map_or(String::new(), |order| format!(" {order}"));
+                let auth = auth.map_or(String::new(), |auth| format!(" {}", String::from_utf8_lossy(&auth)));
+                self.notes.push_back(format!("restore {name}{order}{auth}"));
             }
             Heard::Event { socket, name, elements, count, attachments, ack_id } => {
                 let args = match sio_proto::to_value(self.parser, &elements, count, &attachments) {
@@ -766,6 +826,7 @@ impl Stage {
             "sessions" => (total(|shard| shard.gauges().sessions).to_string(), rest),
             "websockets" => (total(|shard| shard.gauges().sessions_websocket).to_string(), rest),
             "sockets" => (total(|shard| shard.gauges().sockets).to_string(), rest),
+            "notes" => (total(|shard| shard.gauges().notes).to_string(), rest),
             "lost" => (total(|shard| shard.gauges().sockets_lost).to_string(), rest),
             "rooms" => (total(|shard| shard.gauges().rooms).to_string(), rest),
             "acks" => (total(|shard| shard.gauges().acks_awaited).to_string(), rest),

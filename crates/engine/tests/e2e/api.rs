@@ -5,6 +5,7 @@
 
 mod links;
 mod peers;
+mod restore;
 mod transports;
 
 use std::sync::Arc;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use eio_proto::{Revision, Sid};
 use engine_core::{
-    AckRequest, AckToken, Config, Flags, LinkKey, Opening, Recovery, Reply, RequestId, SessionKey, Shard,
-    SocketKey, Target,
+    AckRequest, AckToken, Config, Flags, LinkKey, Opening, Recovery, Reply, RequestId, Restored, SessionKey,
+    Shard, SocketKey, Target,
 };
 use sio_proto::{One, Parser};
 use ws_proto::OpCode;
@@ -108,6 +108,7 @@ pub fn shard(data: &[u8]) {
         rooms_per_socket_max: 3,
         namespaces_per_session_max: 2,
         acks_per_socket_max: 3,
+        restore_timeout: (options & 64 != 0).then_some(Duration::from_secs(5)),
         ..Config::default()
     };
     let shards = if options & 32 == 0 { 1 } else { 3 };
@@ -404,6 +405,20 @@ impl Outside {
                 }
                 Heard::AckTimeout { token, .. } | Heard::AckLost { token } => self.end_token(token),
                 Heard::Moved { new, .. } => self.sockets.push((index, new)),
+                Heard::Restore { socket, pid, order, .. } => {
+                    // An application that remembers some, and not always what is right.
+                    let body = self.parser.encode_event_args("m", &One(1)).expect("a number can be sent");
+                    let restored = Restored {
+                        sid: pid,
+                        rooms: vec!["a".into(), "b".into(), "a".into(), pid.to_string()],
+                        order: order.unwrap_or(7),
+                        missed: vec![(3, body.clone()), (4, body)],
+                    };
+                    let restored = order.is_none_or(|order| order % 3 > 0).then_some(restored);
+                    let _ = self
+                        .cluster
+                        .with(index, |shard, now| shard.handle_restored(now, socket, pid, restored));
+                }
                 Heard::Event { .. }
                 | Heard::Disconnected { .. }
                 | Heard::Forgotten { .. }

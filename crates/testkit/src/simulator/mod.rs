@@ -667,6 +667,7 @@ impl World {
                 };
                 self.send_down(conn, Down::Reply { is_get, body });
             }
+            Heard::Restore { .. } => unreachable!("this application remembers nothing"),
             Heard::Message { .. } => unreachable!("simulated shards speak Socket.IO"),
             Heard::Wrote { link, bytes } => {
                 if let Some(&conn) = self.links.get(&(shard, link)) {
