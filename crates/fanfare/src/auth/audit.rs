@@ -9,6 +9,9 @@ const TARGET: &str = "audit";
 
 /// A socket is in. Where everybody may come in this is no news, and shown at level `debug`.
 pub(super) fn connected(socket: &Socket, principal: &Principal, is_open: bool) {
+    if is_news_to_nobody(is_open) {
+        return;
+    }
     let (sid, namespace) = (socket.id().to_string(), socket.namespace());
     let (user, session, address) = (user(principal), session(principal), address(socket));
     let recovered = socket.recovered();
@@ -33,6 +36,9 @@ pub(super) fn joined(
     refused: Option<&str>,
     is_open: bool,
 ) {
+    if refused.is_none() && is_news_to_nobody(is_open) {
+        return;
+    }
     let (sid, user, address) = (socket.id().to_string(), user(principal), address(socket));
     match refused {
         Some(code) => {
@@ -72,6 +78,11 @@ pub(super) fn operated(principal: &Principal, method: &str, path: &str, address:
 /// Something was revoked, and so many sockets ended by it.
 pub(super) fn revoked(principal: &Principal, kind: &str, subject: &str, disconnected: usize) {
     tracing::info!(target: TARGET, action = "revoke", user = user(principal), kind, subject, disconnected);
+}
+
+/// Whether a line would be at level `debug`, and nobody reads that: then it is not worth putting together.
+fn is_news_to_nobody(is_open: bool) -> bool {
+    is_open && !tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
 }
 
 fn user(principal: &Principal) -> &str {

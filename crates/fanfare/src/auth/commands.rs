@@ -175,6 +175,7 @@ impl Authenticator {
             socket.disconnect_connection();
             return Err(AuthFault::TokenRevoked.into());
         }
+        identity.watch_expiry(socket, self.expiry_warning);
         let left = self.enforce_rooms(socket).await;
         Ok(json!({ "expires_at": expires_at, "left": left }))
     }

@@ -16,8 +16,13 @@ use super::cache::Cache;
 use super::http::Http;
 use super::presented::Presented;
 
-/// Answers that each hook's cache keeps: some megabytes.
-const ANSWERS_MAX: usize = 10_000;
+/// Answers that each hook's cache keeps. 2,000 connects in `auth.hook_cache` are more than one backend answers; at
+/// their longest, the questions take 64 MB, and some megabytes in practice.
+const ANSWERS_MAX: usize = 2_000;
+
+/// Bytes of a question who somebody is. A token, cookies and an auth payload that names a tenant or so are far less;
+/// more is not worth the application's time, nor the cache's memory.
+const QUESTION_BYTES_MAX: usize = 32 * 1024;
 
 /// Bytes of an answer about access.
 const ACCESS_BYTES_MAX: usize = 4_096;
@@ -52,9 +57,12 @@ impl ConnectHook {
     ///
     /// # Errors
     /// [`AuthFault::HookRefused`] if the application says 401 or 403, [`AuthFault::HookUnavailable`] if it says nothing
-    /// useful, or what is wrong with the claims that it answered.
+    /// useful, [`AuthFault::TokenExpired`] if its claims say so, [`AuthFault::TokenTooLong`] before it is asked.
     pub(crate) async fn ask(&self, presented: &Presented) -> Result<Principal, AuthFault> {
         let question = presented.to_json().to_string();
+        if question.len() > QUESTION_BYTES_MAX {
+            return Err(AuthFault::TokenTooLong);
+        }
         // The question itself is the key: whatever may change the answer is in it.
         let known = self.cache.lock().ok().and_then(|cache| cache.find(&question, Instant::now()));
         if let Some(known) = known {

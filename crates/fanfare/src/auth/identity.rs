@@ -48,10 +48,10 @@ impl Identity {
         self.principal.send_replace(Arc::new(principal));
     }
 
-    /// Warns and disconnects `socket`, whose identity this is, when its time comes. Once is enough, however often the
-    /// principal is replaced or the socket recovered.
+    /// Warns and disconnects `socket`, whose identity this is, when its time comes. To be called when it has connected
+    /// and when its principal was replaced; what never ends costs nothing.
     pub(crate) fn watch_expiry(&self, socket: &Socket, warning: Duration) {
-        if !self.is_watched.swap(true, Ordering::Relaxed) {
+        if self.principal().expires_at.is_some() && !self.is_watched.swap(true, Ordering::Relaxed) {
             let own = socket.within(socket.id());
             let sid = socket.id().to_string();
             tokio::spawn(follow(self.principal.subscribe(), own, sid, warning));

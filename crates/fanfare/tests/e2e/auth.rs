@@ -412,6 +412,14 @@ fn a_socket_ends_with_its_token_unless_it_brings_a_new_one() {
     assert_eq!(stayer.ask("ping", &json!(1)).0["ok"], true);
     assert_eq!(greeting["user_id"], "ann");
     assert_eq!(guarded.audited("expired").len(), 1);
+
+    let endless = signed(SECRET, &json!({ "sub": "ann" }));
+    let (mut late, _) = guarded.connect("/", &with(&endless)).unwrap();
+    let soon = token("ann", &json!({ "exp": seconds() + 1 }));
+    let (answer, before) = late.ask("refresh_token", &with(&soon));
+    assert_eq!(answer["ok"], true);
+    let told: Vec<String> = before.into_iter().chain(late.end()).map(|(name, _)| name).collect();
+    assert_eq!(told, ["token_expiring"], "an end may come by a refresh, too");
     assert_eq!(guarded.audited("refresh_refused").len(), 2);
     guarded.keeps_quiet_about(&[&short, &long]);
 }
@@ -507,6 +515,8 @@ fn the_application_says_who_comes_and_where_to() {
     let asked = backend.asked("/who");
     assert_eq!((&asked[0]["auth"]["tenant"], &asked[0]["address"]), (&json!("t7"), &json!("127.0.0.1")));
     assert_eq!(guarded.connect("/", &json!({})).unwrap().1["user_id"], "guest");
+    let long = json!({ "token": "opaque-ann", "tenant": "x".repeat(40_000) });
+    assert_eq!(guarded.refused("/", &long), "token_too_long");
     assert_eq!(guarded.refused("/", &with("nobody")), "hook_refused");
     for bad in ["broken", "elsewhere", "endless", "slow", "unknown"] {
         assert_eq!(guarded.refused("/", &with(bad)), "hook_unavailable", "{bad}");
