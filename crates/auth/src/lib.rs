@@ -19,6 +19,7 @@
 pub mod algorithm;
 pub mod api_key;
 pub mod claims;
+pub mod digest;
 pub mod fault;
 mod hex;
 pub mod key;

@@ -1,0 +1,231 @@
+//! Owns what is kept of a socket so that it can come back after the process has gone: its id, who it is, its rooms, and
+//! since when it has been in them. Does not know what rooms' logs hold.
+//!
+//! A record is made when the socket connects, follows it into rooms before it joins and out of them after it left, and
+//! goes when the socket cannot come back any more. It is found by a digest of the secret that its peer shows, so that
+//! whoever reads the database cannot become anybody.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use engine::{Reason, RecoveryId, RestoreRequest, Socket};
+use hub::principal::{Principal, PrincipalKind};
+use hub::record::{State, Step};
+use hub::room::RoomName;
+use hub::store::{Listing, RecordKey, RecordKind};
+use hub::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Hub;
+use crate::auth::principal_of;
+use crate::codes::Fault;
+use crate::dispatch::record_rule;
+
+/// Time that a record stays after its socket was lost, beyond what the peer has to come back: clocks of both differ, and
+/// a process takes a while to start.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Records that are looked through at once when the process begins.
+const PAGE: usize = 1_000;
+
+/// A socket as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    digest: Box<str>,
+    /// Its public id.
+    pub(crate) sid: Box<str>,
+    /// The namespace it is in.
+    pub(crate) namespace: Box<str>,
+    user: Option<Box<str>>,
+    session: Option<Box<str>>,
+    is_agent: bool,
+    /// Its rooms, each with the newest order that had been sent out before it joined.
+    pub(crate) rooms: BTreeMap<Box<str>, u64>,
+    created_at: Timestamp,
+    /// When it has stayed away for too long; `None` while it is here.
+    gone_at: Option<Timestamp>,
+}
+
+impl State for Member {
+    const KIND: RecordKind = RecordKind::Session;
+
+    fn id(&self) -> &str {
+        &self.digest
+    }
+
+    fn group(&self) -> &str {
+        self.user.as_deref().unwrap_or_default()
+    }
+
+    fn status(&self) -> &'static str {
+        if self.gone_at.is_some() { "lost" } else { "here" }
+    }
+
+    fn created_at(&self) -> Timestamp {
+        self.created_at
+    }
+
+    fn due_at(&self) -> Option<Timestamp> {
+        self.gone_at
+    }
+}
+
+impl Member {
+    /// Who it was. What it may do is for what it shows now to say.
+    pub(crate) fn principal(&self) -> Principal {
+        let kind = match (&self.user, self.is_agent) {
+            (None, _) => PrincipalKind::Anonymous,
+            (Some(_), true) => PrincipalKind::Agent,
+            (Some(_), false) => PrincipalKind::User,
+        };
+        Principal { kind, user: self.user.clone(), session: self.session.clone(), ..Principal::anonymous() }
+    }
+}
+
+/// What is done when a socket has stayed away for too long.
+pub(crate) fn due(member: &Member, now: Timestamp) -> Step<Member> {
+    match member.gone_at {
+        Some(gone) if gone <= now => Step { next: None, events: Vec::new() },
+        _ => Step::quiet(member.clone()),
+    }
+}
+
+/// The key under which a socket is kept.
+pub(crate) fn key(secret: &RecoveryId) -> RecordKey {
+    RecordKey { kind: Member::KIND, id: auth::digest::of(secret.expose().as_bytes()).into() }
+}
+
+impl Hub {
+    /// Keeps a socket that has connected, in its rooms. What does not come back is not kept.
+    pub(super) async fn remember(&self, socket: &Socket, rooms: &[RoomName]) {
+        let Some(secret) = socket.recovery_id() else { return };
+        let key = key(&secret);
+        let principal = principal_of(socket);
+        let order = self.dispatcher().sent_order();
+        let member = Member {
+            digest: key.id.clone(),
+            sid: socket.id().to_string().into(),
+            namespace: socket.namespace().into(),
+            user: principal.user.clone(),
+            session: principal.session.clone(),
+            is_agent: principal.kind == PrincipalKind::Agent,
+            rooms: rooms.iter().map(|room| (room.as_str().into(), order)).collect(),
+            created_at: Timestamp::of(SystemTime::now()),
+            gone_at: None,
+        };
+        let rule = record_rule::<Member, _, _>(
+            move |present, _| match present {
+                // It has come back: what is kept of its rooms holds.
+                Some(kept) => Ok(Step::quiet(Member { gone_at: None, ..kept.clone() })),
+                None => Ok(Step::quiet(member.clone())),
+            },
+            |_| Value::Null,
+        );
+        self.keep(key, rule).await;
+    }
+
+    /// Notes that a socket is about to join a room. Awaited before it does: whoever is told that it is in a room must be
+    /// there again after a crash.
+    pub(super) async fn remember_join(&self, socket: &Socket, room: &RoomName) -> Result<(), Fault> {
+        let Some(secret) = socket.recovery_id() else { return Ok(()) };
+        let (room, order): (Box<str>, u64) = (room.as_str().into(), self.dispatcher().sent_order());
+        let rule = record_rule::<Member, _, _>(
+            move |present, _| {
+                Ok(change(present, |member| {
+                    member.rooms.entry(room.clone()).or_insert(order);
+                }))
+            },
+            |_| Value::Null,
+        );
+        self.dispatcher().change(Some(key(&secret)), None, rule).await.map(|_| ())
+    }
+
+    /// Notes that a socket has left a room.
+    pub(super) async fn remember_leave(&self, socket: &Socket, room: &RoomName) {
+        let Some(secret) = socket.recovery_id() else { return };
+        let room: Box<str> = room.as_str().into();
+        let rule = record_rule::<Member, _, _>(
+            move |present, _| Ok(change(present, |member| drop(member.rooms.remove(&room)))),
+            |_| Value::Null,
+        );
+        self.keep(key(&secret), rule).await;
+    }
+
+    /// Notes that a socket has gone.
+    pub(super) async fn remember_gone(&self, socket: &Socket, reason: Reason) {
+        let Some(secret) = socket.recovery_id() else { return };
+        let stays = socket.may_come_back(reason).then_some(self.away_max + GRACE);
+        let rule = record_rule::<Member, _, _>(
+            move |present, now| {
+                let next = present.cloned().and_then(|member| {
+                    let gone_at = Some(now.plus(stays?));
+                    Some(Member { gone_at, ..member })
+                });
+                Ok(Step { next, events: Vec::new() })
+            },
+            |_| Value::Null,
+        );
+        self.keep(key(&secret), rule).await;
+    }
+
+    async fn keep(&self, key: RecordKey, rule: crate::dispatch::Rule) {
+        if let Err(fault) = self.dispatcher().change(Some(key), None, rule).await {
+            // It goes on, but would come back as new after a crash.
+            tracing::debug!(code = fault.code.as_str(), message = fault.message, "a socket could not be remembered");
+        }
+    }
+
+    /// Gives a peer its socket back, if it is kept and nothing that it missed is gone.
+    pub(super) async fn restore(&self, request: RestoreRequest) {
+        let dispatcher = self.dispatcher();
+        let found = dispatcher.store().look(vec![key(&request.recovery_id())], Vec::new()).await;
+        let record = found.ok().and_then(|found| found.records.into_iter().next().flatten());
+        let member = record.and_then(|record| Member::from_record(&record.state).ok());
+        let Some(member) = member.filter(|member| *member.namespace == *request.namespace()) else {
+            return request.refuse();
+        };
+        if let Err(fault) = dispatcher.restore(request, member).await {
+            tracing::debug!(code = fault.code.as_str(), message = fault.message, "a socket could not be restored");
+        }
+    }
+
+    /// Lets go of the sockets of the process before this one that do not come back in time.
+    pub(crate) async fn expect_back(&self) {
+        let until = self.away_max + GRACE;
+        let mut after = None;
+        loop {
+            let listing =
+                Listing { status: Some("here".into()), after: after.take(), limit: PAGE, ..Listing::default() };
+            let records = match self.dispatcher().store().list(Member::KIND, listing).await {
+                Ok(records) => records,
+                Err(fault) => return tracing::warn!(%fault, "sockets of an earlier process could not be looked through"),
+            };
+            let is_last = records.len() < PAGE;
+            after = records.last().map(|last| (last.state.created_at, last.key.id.clone()));
+            for record in records {
+                let rule = record_rule::<Member, _, _>(
+                    move |present, now| {
+                        Ok(change(present, |member| {
+                            member.gone_at.get_or_insert(now.plus(until));
+                        }))
+                    },
+                    |_| Value::Null,
+                );
+                self.keep(record.key, rule).await;
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+}
+
+/// Changes what is kept; nothing happens to what is not.
+fn change(present: Option<&Member>, change: impl FnOnce(&mut Member)) -> Step<Member> {
+    let next = present.cloned().map(|mut member| {
+        change(&mut member);
+        member
+    });
+    Step { next, events: Vec::new() }
+}
