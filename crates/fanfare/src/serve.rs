@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use anyhow::{Context, bail};
 use engine::{Server, Serving};
+use hub::record::State as _;
 use store_sqlite::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
 use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, due_rule};
-use crate::realtime::{self, Hub};
+use crate::realtime::{self, Hub, Member};
 use crate::rest::{self, App};
 use crate::tally::Tally;
 use crate::tls;
@@ -43,16 +44,21 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         [("echo".to_owned(), tools::ToolConfig::echo())].into(),
         tokio::runtime::Handle::current(),
     )?;
-    let hub = Arc::new(Hub::new(tally.clone(), auth.clone(), config.engine.outbox_bytes_max, tools));
+    let hub = Arc::new(Hub::new(tally.clone(), auth.clone(), &config.engine, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
     let policies = Arc::new(config.policies.clone());
     let store = Arc::new(SqliteStore::open(config.store.clone())?);
     let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
         (hub::store::RecordKind::Job, |record, now| Ok(due_rule(record, now, hub::job::due))),
+        (Member::KIND, |record, now| Ok(due_rule(record, now, realtime::due))),
         (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
     ];
     let dispatcher = Dispatcher::start(server.clone(), store.clone(), policies, due_rules);
     hub.run_on(server.clone(), dispatcher);
+    tokio::spawn({
+        let hub = hub.clone();
+        async move { hub.expect_back().await }
+    });
     let app = App {
         server: server.clone(),
         hub,

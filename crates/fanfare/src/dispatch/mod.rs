@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use engine::{Server, Socket};
+use engine::{RestoreRequest, Server, Sid, Socket};
 use hub::event::{EventId, Position};
 use hub::outgoing::Outgoing;
 use hub::policy::Policies;
@@ -30,6 +30,7 @@ use hub::time::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::auth::Identity;
 use crate::codes::{Code, Fault};
 
 /// Operations that may wait. 16,384: at 100,000 a second, what comes in the time of a slow disk's flush; beyond it
@@ -113,6 +114,29 @@ pub(super) enum Operation {
         replay: Replay,
         reply: oneshot::Sender<Result<Attached, Fault>>,
     },
+    Restore(Box<Returning>),
+}
+
+/// A socket that comes back from what is kept of it.
+pub(crate) struct Returning {
+    /// The peer that waits.
+    pub(crate) request: RestoreRequest,
+    /// Its public id.
+    pub(crate) sid: Sid,
+    /// Its rooms, each with the order up to which nothing in it is for the socket.
+    pub(crate) rooms: Vec<(RoomName, u64)>,
+    /// The order up to which it has everything.
+    pub(crate) order: u64,
+    /// What goes along with it.
+    pub(crate) state: Arc<Identity>,
+    pub(super) reply: oneshot::Sender<Result<(), Fault>>,
+}
+
+impl Returning {
+    /// Whether an event of a room is one that the socket missed.
+    pub(super) fn has_missed(&self, room: &RoomName, order: u64) -> bool {
+        order > self.order && self.rooms.iter().any(|(own, since)| own == room && order > *since)
+    }
 }
 
 /// What the dispatcher and its users share.
@@ -239,6 +263,24 @@ impl Dispatcher {
             all.push(sender);
         }
         changed
+    }
+
+    /// Gives a socket back to its peer in its turn, with what it missed.
+    ///
+    /// # Errors
+    /// Some of what it missed is gone, or the peer is.
+    pub(crate) async fn restore(
+        &self,
+        request: RestoreRequest,
+        sid: Sid,
+        rooms: Vec<(RoomName, u64)>,
+        order: u64,
+        state: Arc<Identity>,
+    ) -> Result<(), Fault> {
+        let (reply, outcome) = oneshot::channel();
+        let returning = Returning { request, sid, rooms, order, state, reply };
+        self.operations.send(Operation::Restore(Box::new(returning))).await.map_err(|_| busy())?;
+        outcome.await.map_err(|_| busy())?
     }
 
     /// The store, for whoever reads.

@@ -2,10 +2,12 @@
 //! Does not know what rules mean. Invariant: one batch is through before the next begins.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use engine::Restored;
 use hub::event::{Audience, Event, EventId, Position};
 use hub::outgoing::Outgoing;
 use hub::policy::Delivery;
@@ -22,11 +24,14 @@ use uuid::Uuid;
 
 use super::fanout::{self, Delivery as Sending};
 use super::recent::{Recent, Sent};
-use super::{Attached, Committed, Decision, DueRule, Next, Operation, Replay, Rule, Shared};
+use super::{Attached, Committed, Decision, DueRule, Next, Operation, Replay, Returning, Rule, Shared};
 use crate::codes::{Code, Fault};
 
 /// Operations taken at once. 2,048: a transaction of that many events takes some 20 ms; more would only wait longer.
 const BATCH_MAX: usize = 2_048;
+
+/// Events that a socket that comes back may have missed. Who missed more begins anew.
+const RESTORE_MAX: usize = 10_000;
 
 /// Records whose time has come that are taken up at once.
 const DUE_MAX: usize = 256;
@@ -134,7 +139,9 @@ impl Dispatch {
                 Operation::Change { key, idempotency, rule, reply } => {
                     changings.push(Changing { key, idempotency, rule, reply, conflicts: 0 });
                 }
-                attach @ Operation::Attach { .. } => attachments.push((changings.len(), attach)),
+                attach @ (Operation::Attach { .. } | Operation::Restore(_)) => {
+                    attachments.push((changings.len(), attach));
+                }
             }
         }
         let (keys, names) = needs(&changings);
@@ -389,13 +396,20 @@ impl Dispatch {
 
     /// Lets watchers join, all of them together: each gets what it needs from the log, then its place in the room.
     async fn attach_all(&mut self, attachments: Vec<Operation>) {
-        let mut joining = Vec::new();
+        let mut joining: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
         for attach in attachments {
-            let Operation::Attach { socket, room, replay, reply } = attach else { continue };
+            let (socket, room, replay, reply) = match attach {
+                Operation::Attach { socket, room, replay, reply } => (socket, room, replay, reply),
+                Operation::Restore(returning) => {
+                    joining.extend(self.begin_restore(*returning).await);
+                    continue;
+                }
+                Operation::Change { .. } => unreachable!("changes are not among the attachments"),
+            };
             let outcome = self.replay(&socket, &room, replay).await;
             match outcome {
                 Ok(attached) => {
-                    joining.push(async move {
+                    joining.push(Box::pin(async move {
                         // Nobody waits any more: the caller has gone.
                         let _ = reply.send(match socket.join_waiting(room.as_str()).await {
                             engine::Joined::TooManyRooms { max } => Err(Fault::new(
@@ -405,7 +419,7 @@ impl Dispatch {
                             // A socket that has gone hears nothing, whatever it is told.
                             engine::Joined::Done | engine::Joined::Gone => Ok(attached),
                         });
-                    });
+                    }));
                 }
                 Err(fault) => {
                     let _ = reply.send(Err(fault));
@@ -413,6 +427,50 @@ impl Dispatch {
             }
         }
         futures_util::future::join_all(joining).await;
+    }
+
+    /// Gathers what a socket missed, and begins to give it back: in this turn, so that what is sent later finds it.
+    async fn begin_restore(&self, returning: Returning) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let names = returning.rooms.iter().map(|(room, _)| room.clone()).collect();
+        let reading = self.shared.store.read_after_order(names, returning.order, RESTORE_MAX);
+        let missed = match reading.await {
+            Ok(Some(missed)) => missed,
+            Ok(None) => {
+                returning.request.refuse();
+                let gone = "some of what it missed is no longer kept";
+                let _ = returning.reply.send(Err(Fault::new(Code::NotFound, gone)));
+                return None;
+            }
+            Err(fault) => {
+                returning.request.refuse();
+                let _ = returning.reply.send(Err(refused(&fault)));
+                return None;
+            }
+        };
+        let mut restored = Restored::new(returning.sid, self.shared.sent_order.load(Ordering::Acquire));
+        let mut last = None;
+        for kept in missed {
+            // An event of several of its rooms comes once for each, one after the other.
+            if last == Some(kept.order) || !returning.has_missed(&kept.room, kept.order) {
+                continue;
+            }
+            last = Some(kept.order);
+            let argument = kept.event.argument(Some(&kept.room), kept.position);
+            match returning.request.missed(kept.order, &kept.event.name, &engine::One(&*argument)) {
+                Ok(missed) => restored.missed.push(missed),
+                Err(error) => {
+                    tracing::warn!(event = &*kept.event.name, %error, "an event cannot be sent again")
+                }
+            }
+        }
+        restored.rooms = returning.rooms.iter().map(|(room, _)| room.to_string()).collect();
+        restored.state = Some(returning.state);
+        let (request, reply) = (returning.request, returning.reply);
+        Some(Box::pin(async move {
+            let outcome = request.restore(restored).await;
+            let outcome = outcome.map_err(|fault| Fault::new(Code::Busy, fault.to_string()));
+            let _ = reply.send(outcome);
+        }))
     }
 
     /// Gives a socket what it asked for of a log, up to what has been sent out.

@@ -6,9 +6,10 @@
 //! whoever reads the database cannot become anybody.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use engine::{Reason, RecoveryId, RestoreRequest, Socket};
+use engine::{Reason, RecoveryId, RestoreRequest, Sid, Socket};
 use hub::principal::{Principal, PrincipalKind};
 use hub::record::{State, Step};
 use hub::room::RoomName;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Hub;
-use crate::auth::principal_of;
+use crate::auth::{Identity, principal_of};
 use crate::codes::Fault;
 use crate::dispatch::record_rule;
 
@@ -43,6 +44,8 @@ pub(crate) struct Member {
     /// Its rooms, each with the newest order that had been sent out before it joined.
     pub(crate) rooms: BTreeMap<Box<str>, u64>,
     created_at: Timestamp,
+    /// When the process began that it is connected to, or was.
+    began_at: Timestamp,
     /// When it has stayed away for too long; `None` while it is here.
     gone_at: Option<Timestamp>,
 }
@@ -112,12 +115,14 @@ impl Hub {
             is_agent: principal.kind == PrincipalKind::Agent,
             rooms: rooms.iter().map(|room| (room.as_str().into(), order)).collect(),
             created_at: Timestamp::of(SystemTime::now()),
+            began_at: self.began_at,
             gone_at: None,
         };
+        let began_at = self.began_at;
         let rule = record_rule::<Member, _, _>(
             move |present, _| match present {
                 // It has come back: what is kept of its rooms holds.
-                Some(kept) => Ok(Step::quiet(Member { gone_at: None, ..kept.clone() })),
+                Some(kept) => Ok(Step::quiet(Member { gone_at: None, began_at, ..kept.clone() })),
                 None => Ok(Step::quiet(member.clone())),
             },
             |_| Value::Null,
@@ -146,7 +151,11 @@ impl Hub {
         let Some(secret) = socket.recovery_id() else { return };
         let room: Box<str> = room.as_str().into();
         let rule = record_rule::<Member, _, _>(
-            move |present, _| Ok(change(present, |member| drop(member.rooms.remove(&room)))),
+            move |present, _| {
+                Ok(change(present, |member| {
+                    member.rooms.remove(&room);
+                }))
+            },
             |_| Value::Null,
         );
         self.keep(key(&secret), rule).await;
@@ -172,7 +181,11 @@ impl Hub {
     async fn keep(&self, key: RecordKey, rule: crate::dispatch::Rule) {
         if let Err(fault) = self.dispatcher().change(Some(key), None, rule).await {
             // It goes on, but would come back as new after a crash.
-            tracing::debug!(code = fault.code.as_str(), message = fault.message, "a socket could not be remembered");
+            tracing::debug!(
+                code = fault.code.as_str(),
+                message = fault.message,
+                "a socket could not be remembered"
+            );
         }
     }
 
@@ -185,8 +198,20 @@ impl Hub {
         let Some(member) = member.filter(|member| *member.namespace == *request.namespace()) else {
             return request.refuse();
         };
-        if let Err(fault) = dispatcher.restore(request, member).await {
-            tracing::debug!(code = fault.code.as_str(), message = fault.message, "a socket could not be restored");
+        let Some(sid) = Sid::parse(&member.sid) else { return request.refuse() };
+        let rooms =
+            member.rooms.iter().filter_map(|(room, since)| Some((RoomName::parse(&**room).ok()?, *since)));
+        let rooms: Vec<(RoomName, u64)> = rooms.collect();
+        // One that has had no numbered event has them up to when it came into its oldest room.
+        let oldest = rooms.iter().map(|(_, since)| *since).min().unwrap_or_else(|| dispatcher.sent_order());
+        let order = request.order().unwrap_or(oldest);
+        let identity = Arc::new(Identity::new(member.principal()));
+        if let Err(fault) = dispatcher.restore(request, sid, rooms, order, identity).await {
+            tracing::debug!(
+                code = fault.code.as_str(),
+                message = fault.message,
+                "a socket could not be restored"
+            );
         }
     }
 
@@ -195,19 +220,28 @@ impl Hub {
         let until = self.away_max + GRACE;
         let mut after = None;
         loop {
-            let listing =
-                Listing { status: Some("here".into()), after: after.take(), limit: PAGE, ..Listing::default() };
+            let listing = Listing {
+                status: Some("here".into()),
+                after: after.take(),
+                limit: PAGE,
+                ..Listing::default()
+            };
             let records = match self.dispatcher().store().list(Member::KIND, listing).await {
                 Ok(records) => records,
-                Err(fault) => return tracing::warn!(%fault, "sockets of an earlier process could not be looked through"),
+                Err(fault) => {
+                    return tracing::warn!(%fault, "sockets of an earlier process could not be looked through");
+                }
             };
             let is_last = records.len() < PAGE;
             after = records.last().map(|last| (last.state.created_at, last.key.id.clone()));
             for record in records {
+                let began_at = self.began_at;
                 let rule = record_rule::<Member, _, _>(
                     move |present, now| {
                         Ok(change(present, |member| {
-                            member.gone_at.get_or_insert(now.plus(until));
+                            if member.began_at != began_at {
+                                member.gone_at.get_or_insert(now.plus(until));
+                            }
                         }))
                     },
                     |_| Value::Null,

@@ -5,14 +5,17 @@ mod asking;
 mod caller;
 mod dashboard;
 mod lines;
+mod members;
 mod rooms;
 mod turns;
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
-use engine::{Builder, Namespace, Server, Socket};
+use engine::{Builder, Namespace, RestoreRequest, Server, Socket};
 use hub::principal::{Principal, PrincipalKind};
 use hub::room::RoomName;
+use hub::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -26,6 +29,7 @@ use crate::event::timestamp;
 use crate::tally::Tally;
 
 pub(crate) use lines::log_event;
+pub(crate) use members::{Member, due};
 pub(crate) use rooms::{HISTORY_EVENTS_MAX, unreadable};
 pub(crate) use turns::Turns;
 
@@ -44,6 +48,9 @@ pub(crate) struct Hub {
     auth: Arc<Authenticator>,
     /// Bytes that one replay may put into a socket's outbox.
     replay_bytes_max: usize,
+    /// How long a lost socket may come back.
+    away_max: Duration,
+    began_at: Timestamp,
     tools: Tools,
     requests: asking::Requests,
 }
@@ -52,7 +59,7 @@ impl Hub {
     pub(crate) fn new(
         tally: Arc<Tally>,
         auth: Arc<Authenticator>,
-        outbox_bytes_max: usize,
+        engine: &engine::Config,
         tools: Tools,
     ) -> Self {
         Self {
@@ -60,7 +67,9 @@ impl Hub {
             control: Handle::current(),
             tally,
             auth,
-            replay_bytes_max: outbox_bytes_max / 2,
+            replay_bytes_max: engine.outbox_bytes_max / 2,
+            away_max: engine.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.disconnection_max),
+            began_at: Timestamp::of(SystemTime::now()),
             tools,
             requests: asking::Requests::default(),
         }
@@ -77,6 +86,14 @@ impl Hub {
 
     pub(crate) fn dispatcher(&self) -> &Dispatcher {
         &self.engine.get().expect("invariant: set before the listeners are opened").1
+    }
+
+    /// Has something done before all that the socket sends.
+    fn first(&self, socket: &Socket, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(identity) = socket.state::<Identity>() {
+            // The first of all always has a place.
+            let _ = identity.turns.push(&self.control, work);
+        }
     }
 
     /// Has a command done after all that the socket sent before it.
@@ -120,15 +137,27 @@ pub(crate) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
     let builder = builder
         .namespace("/", |namespace| room_namespace(namespace, hub, true))
         .namespace("/ws", |namespace| room_namespace(namespace, hub, false));
+    let restorer = hub.clone();
+    let builder = builder.restorer(move |request: RestoreRequest| {
+        let hub = restorer.clone();
+        restorer.control.spawn(async move { hub.restore(request).await });
+    });
     lines::register(builder, hub)
 }
 
 fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool) {
-    let greeter = hub.clone();
     with_basics(namespace, hub);
+    let greeter = hub.clone();
     namespace.on_connect(move |socket| {
-        let hub = greeter.clone();
-        async move { hub.welcome(socket, has_dashboard).await }
+        let (hub, welcomed) = (greeter.clone(), socket.clone());
+        // Before the commands that it has sent meanwhile: those find it welcomed.
+        greeter.first(&socket, async move { hub.welcome(welcomed, has_dashboard).await });
+        std::future::ready(())
+    });
+    let keeper = hub.clone();
+    namespace.on_disconnect(move |socket, reason, _| {
+        let hub = keeper.clone();
+        async move { hub.remember_gone(&socket, reason).await }
     });
     rooms::register(namespace, hub);
     dashboard::register(namespace, hub);
@@ -186,9 +215,17 @@ impl Hub {
             if has_dashboard {
                 rooms.push("dashboard".to_owned());
             }
+            let names: Vec<RoomName> =
+                rooms.iter().filter_map(|room| RoomName::parse(&**room).ok()).collect();
+            self.remember(&socket, &names).await;
             socket.join_waiting(rooms).await;
         } else {
-            self.auth.enforce_rooms(&socket).await;
+            self.remember(&socket, &[]).await;
+            for left in self.auth.enforce_rooms(&socket).await {
+                if let Ok(room) = RoomName::parse(left) {
+                    self.remember_leave(&socket, &room).await;
+                }
+            }
         }
         self.greet(&socket).await;
     }

@@ -96,8 +96,10 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
                 Ok(room) => room,
                 Err(fault) => return caller.refuse(&fault),
             };
+            let worker = hub.clone();
             hub.in_turn(socket, caller, move |caller| async move {
                 caller.socket.leave(room.as_str());
+                worker.remember_leave(&caller.socket, &room).await;
                 let left = json!({ "room": room.as_str() });
                 if let Some(confirmation) = confirmation {
                     tell(&caller.socket, confirmation, &left);
@@ -177,6 +179,7 @@ impl Hub {
     pub(crate) async fn join(&self, socket: &Socket, wish: Wish) -> Result<Value, Fault> {
         let Wish { room, since, last } = wish;
         self.may_join(socket, &room).await?;
+        self.remember_join(socket, &room).await?;
         let (attached, recovered) = self.attach(socket, &room, since, last).await?;
         let mut joined = json!({ "room": room.as_str(), "recovered": recovered });
         if let Some(Position { epoch, seq }) = attached.position {

@@ -31,8 +31,7 @@ fn every_command_answers_its_ack() {
     for namespace in ["/", "/ws"] {
         let (mut socket, _) = Watcher::connect(server.api(), "/socket.io/", namespace);
         let room = json!({ "room": "agents" });
-        let joined =
-            json!({ "ok": true, "room": "agents", "recovered": false, "epoch": 0, "seq": 0 });
+        let joined = json!({ "ok": true, "room": "agents", "recovered": false, "epoch": 0, "seq": 0 });
         assert_eq!(socket.ask("subscribe", &room), (joined.clone(), vec![]));
         assert_eq!(socket.ask("join_room", &room), (joined, vec![("room_joined".into(), room.clone())]));
         let left = json!({ "ok": true, "room": "agents" });
