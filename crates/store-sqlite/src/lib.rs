@@ -22,6 +22,7 @@
 
 mod batch;
 mod body;
+mod checkpoint;
 mod fault;
 mod health;
 mod lock;
@@ -43,6 +44,7 @@ use hub::store::{
 };
 use hub::time::Timestamp;
 
+use crate::checkpoint::Checkpointer;
 pub use crate::fault::OpenFault;
 use crate::health::Health;
 use crate::lock::Lock;
@@ -91,9 +93,11 @@ pub struct SqliteStore {
     running: Mutex<Option<Running>>,
 }
 
-/// What runs while the store is open, in the order in which it ends.
+/// What runs while the store is open.
 struct Running {
     writer: JoinHandle<()>,
+    /// Ends after the writer, which owns the way to it.
+    checkpointer: JoinHandle<()>,
     readers: Vec<JoinHandle<()>>,
     /// Last: nobody may open the file before we have let go of it.
     _lock: Lock,
@@ -118,9 +122,16 @@ impl SqliteStore {
         let readers = readers.collect::<Result<_, _>>()?;
         let health = Arc::new(Health::default());
         let (readers, reader_threads) = Readers::start(readers, Arc::clone(&health)).map_err(unusable)?;
-        let (writer, writer_thread) = Writer::start(connection, Arc::clone(&health))
+        let (checkpointer, checkpoint_thread) =
+            Checkpointer::start(schema::open_checkpointer(&options)?).map_err(unusable)?;
+        let (writer, writer_thread) = Writer::start(connection, checkpointer, Arc::clone(&health))
             .map_err(|failure| failure.to_open_fault(path.clone()))?;
-        let running = Running { writer: writer_thread, readers: reader_threads, _lock: lock };
+        let running = Running {
+            writer: writer_thread,
+            checkpointer: checkpoint_thread,
+            readers: reader_threads,
+            _lock: lock,
+        };
         Ok(Self { path, writer, readers, health, running: Mutex::new(Some(running)) })
     }
 
@@ -138,6 +149,18 @@ impl SqliteStore {
             // After the readers, because they could keep the log from being copied.
             self.writer.close();
             let _ = running.writer.join();
+            let _ = running.checkpointer.join();
+        }
+    }
+
+    /// Why nothing can be written any more, if the writer is gone.
+    fn stopped(&self) -> Option<&'static str> {
+        match &*self.running.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Some("the store is closed"),
+            Some(running) if running.writer.is_finished() => {
+                Some("the store's writer has failed; start anew")
+            }
+            Some(_) => None,
         }
     }
 }
@@ -191,7 +214,7 @@ impl Store for SqliteStore {
 
     fn health(&self) -> Answer<'_, StoreHealth> {
         let health = StoreHealth {
-            complaint: self.health.complaint(),
+            complaint: self.stopped().map(ToOwned::to_owned).or_else(|| self.health.complaint()),
             bytes: schema::bytes_of(&self.path),
             order: self.health.order(),
         };

@@ -169,6 +169,18 @@ pub(crate) fn open_reader(options: &Options) -> Result<Connection, OpenFault> {
     prepare().map_err(|failure: Failure| failure.to_open_fault(options.path.clone()))
 }
 
+/// Opens a database that [`open_writer`] has prepared, for copying the write-ahead log into it.
+pub(crate) fn open_checkpointer(options: &Options) -> Result<Connection, OpenFault> {
+    let prepare = || {
+        let connection = open(options, 1 << 20)?;
+        set_synchronous(&connection, options.synchronous)?;
+        // Until it has read something a connection does not know that there is such a log.
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(connection)
+    };
+    prepare().map_err(|failure: Failure| failure.to_open_fault(options.path.clone()))
+}
+
 fn open(options: &Options, cache_bytes: i64) -> Result<Connection, Failure> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -191,11 +203,7 @@ fn set_up_writer(connection: &mut Connection, options: &Options) -> Result<(), F
             Some(format!("this file system takes no write-ahead log, only mode {mode}")),
         )));
     }
-    let synchronous = match options.synchronous {
-        Synchronous::Full => "FULL",
-        Synchronous::Normal => "NORMAL",
-    };
-    connection.pragma_update(None, "synchronous", synchronous)?;
+    set_synchronous(connection, options.synchronous)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // A write-ahead log that had to grow beyond this is cut when it is next begun anew.
     connection.pragma_update(None, "journal_size_limit", 128_i64 << 20)?;
@@ -204,6 +212,14 @@ fn set_up_writer(connection: &mut Connection, options: &Options) -> Result<(), F
     let pages_max = options.bytes_max.map_or(4_294_967_294, |bytes| number(bytes) / page_bytes.max(1));
     connection.pragma_update_and_check(None, "max_page_count", pages_max.max(1), |_| Ok(()))?;
     Ok(())
+}
+
+fn set_synchronous(connection: &Connection, synchronous: Synchronous) -> Result<(), Failure> {
+    let synchronous = match synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::Normal => "NORMAL",
+    };
+    Ok(connection.pragma_update(None, "synchronous", synchronous)?)
 }
 
 fn migrate(connection: &mut Connection, found: usize) -> Result<(), Failure> {

@@ -1,13 +1,14 @@
 //! Owns the one thread that writes: it takes batches from a bounded queue, joins those that wait into one transaction,
 //! and answers when it is durable. Does not know what a batch does; that is `batch.rs`.
 //!
-//! The write-ahead log is copied into the database here, too, after answering: between two transactions, whenever it
-//! has grown by [`CHECKPOINT_PAGES`].
+//! Whenever the write-ahead log has grown by [`CHECKPOINT_PAGES`], `checkpoint.rs` copies it into the database, and this
+//! thread, between two transactions, what has come in the meantime.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use hub::store::{Commit, Outcome, StoreFault};
 use hub::time::Timestamp;
@@ -15,6 +16,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use crate::batch::Batches;
+use crate::checkpoint::{self, Checkpointer};
 use crate::fault::Failure;
 use crate::health::Health;
 
@@ -25,9 +27,13 @@ const QUEUE_MAX: usize = 256;
 /// for the work of others.
 const JOINED_MAX: usize = 4_096;
 
-/// Pages of the write-ahead log until it is copied back. 16,384: 64 MiB, in which a page that changes with every batch
-/// is copied once instead of a hundred times.
-const CHECKPOINT_PAGES: i32 = 16_384;
+/// Pages of the write-ahead log until it is copied. 8,192: 32 MiB, in which a page that changes with every batch is
+/// copied once instead of fifty times.
+const CHECKPOINT_PAGES: i32 = 8_192;
+
+/// Pages by which the log may grow while it is being copied. Beyond them the writer waits: a disk that is slower than
+/// those who publish must slow them down, not fill up.
+const BEHIND_PAGES: i32 = 32_768;
 
 /// The way to the thread.
 pub(crate) struct Writer {
@@ -49,9 +55,10 @@ impl Writer {
     /// Starts the thread. It ends after [`Writer::close`], or when nobody can reach it any more.
     pub(crate) fn start(
         connection: Connection,
+        checkpointer: Checkpointer,
         health: Arc<Health>,
     ) -> Result<(Self, JoinHandle<()>), Failure> {
-        let mut work = Work::new(connection, health)?;
+        let mut work = Work::new(connection, checkpointer, health)?;
         let (queue, requests) = sync_channel(QUEUE_MAX);
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let thread = thread.spawn(move || work.run(&requests)).map_err(|error| {
@@ -94,12 +101,24 @@ struct Work {
     health: Arc<Health>,
     /// Pages in the write-ahead log, as of the last commit.
     log_pages: Arc<AtomicI32>,
-    /// How many there must be for the next checkpoint.
-    checkpoint_at: i32,
+    checkpointer: Checkpointer,
+    checkpoint: Checkpoint,
+}
+
+/// How far the log's way into the database is.
+enum Checkpoint {
+    /// It is begun when the log has so many pages.
+    At(i32),
+    /// The other thread was asked.
+    Begun,
 }
 
 impl Work {
-    fn new(mut connection: Connection, health: Arc<Health>) -> Result<Self, Failure> {
+    fn new(
+        mut connection: Connection,
+        checkpointer: Checkpointer,
+        health: Arc<Health>,
+    ) -> Result<Self, Failure> {
         let log_pages = Arc::new(AtomicI32::new(0));
         let pages = Arc::clone(&log_pages);
         // Takes the place of SQLite's own checkpoints, which would run before a commit returns.
@@ -109,7 +128,8 @@ impl Work {
         }))?;
         let batches = Batches::new(&connection)?;
         health.set_order(batches.order());
-        Ok(Self { connection, batches, health, log_pages, checkpoint_at: CHECKPOINT_PAGES })
+        let checkpoint = Checkpoint::At(CHECKPOINT_PAGES);
+        Ok(Self { connection, batches, health, log_pages, checkpointer, checkpoint })
     }
 
     fn run(&mut self, requests: &Receiver<Request>) {
@@ -187,23 +207,36 @@ impl Work {
 
     fn checkpoint(&mut self) {
         let pages = self.log_pages.load(Ordering::Relaxed);
-        if pages < self.checkpoint_at {
-            return;
+        match self.checkpoint {
+            Checkpoint::At(at) if pages < at => {}
+            Checkpoint::At(_) => {
+                self.checkpointer.begin();
+                self.checkpoint = Checkpoint::Begun;
+            }
+            Checkpoint::Begun if self.checkpointer.is_busy() && pages < CHECKPOINT_PAGES + BEHIND_PAGES => {}
+            Checkpoint::Begun => {
+                while self.checkpointer.is_busy() {
+                    // A disk that keeps up never comes here.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                self.checkpoint = Checkpoint::At(self.finish_checkpoint(pages));
+            }
         }
-        let copied = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-            let (in_log, copied): (i32, i32) = (row.get(1)?, row.get(2)?);
-            Ok(in_log == copied)
-        });
-        self.checkpoint_at = match copied {
+    }
+
+    /// Copies the rest; at how many pages to begin again.
+    fn finish_checkpoint(&mut self, pages: i32) -> i32 {
+        match checkpoint::copy(&self.connection) {
             // The next commit begins the log anew.
             Ok(true) => CHECKPOINT_PAGES,
-            // A reader is in the way, or the disk is full: nothing is lost, the log grows on, and later it goes better.
+            // A reader is in the way: the log grows on, and later it goes better.
             Ok(false) => pages.saturating_add(CHECKPOINT_PAGES),
+            // The disk is full, say: nothing is lost, the log has it.
             Err(error) => {
                 self.health.set_complaint(Some(Failure::Sqlite(error).to_fault().to_string()));
                 pages.saturating_add(CHECKPOINT_PAGES)
             }
-        };
+        }
     }
 }
 

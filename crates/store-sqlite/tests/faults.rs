@@ -32,7 +32,8 @@ fn a_database_in_use_is_refused_by_name_until_it_is_closed() {
     first.close();
     let second = open(&path);
     assert_eq!(append(&second, "tasks", "1").seq, 1);
-    // The one that was closed stays so.
+    // The one that was closed stays so, and says so.
+    assert!(wait(first.health()).unwrap().complaint.unwrap().contains("closed"));
     let closed = |fault| assert!(matches!(fault, StoreFault::Unavailable(_)), "{fault:?}");
     closed(wait(first.commit(NOW, vec![])).unwrap_err());
     closed(wait(first.next_due()).unwrap_err());
@@ -175,6 +176,35 @@ fn a_full_file_refuses_and_keeps_what_it_answered() {
         wait(store.commit(NOW, vec![large])).unwrap();
         assert_eq!(last(&store).last_seq, answered + next);
     }
+}
+
+#[test]
+fn nobody_fails_for_what_somebody_else_asked() {
+    let (_folder, path) = place();
+    let store = SqliteStore::open(Options { bytes_max: Some(4 << 20), ..Options::new(&path) }).unwrap();
+    let many = |name: &str, count: usize, bytes: usize| {
+        let data = format!("\"{}\"", "x".repeat(bytes));
+        let append = |_| events(vec![logged(name, event("a", &data))]);
+        wait(store.commit(NOW, (0..count).map(append).collect()))
+    };
+    // While the first is busy the others queue up, and are then joined into one transaction.
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| many("busy", 4_000, 10));
+        let small: Vec<_> = (0..8)
+            .map(|n| {
+                let many = &many;
+                scope.spawn(move || many(&format!("small:{n}"), 3, 10))
+            })
+            .collect();
+        let large = scope.spawn(|| many("large", 100, 100_000));
+        assert_eq!(busy.join().unwrap().unwrap().len(), 4_000);
+        assert!(matches!(large.join().unwrap(), Err(StoreFault::Full(_))));
+        for small in small {
+            assert_eq!(small.join().unwrap().unwrap().len(), 3);
+        }
+    });
+    let last = |name: &str| wait(store.read(room(name), Span::Last { limit: 1 })).unwrap().last_seq;
+    assert_eq!((last("busy"), last("large"), last("small:0"), last("small:7")), (4_000, 0, 3, 3));
 }
 
 #[test]
