@@ -15,6 +15,19 @@
 //! | [`access`] | whether they may |
 //! | [`event`] | an event on its way to rooms, and how it is written for those who watch |
 //! | [`store`] | the port to whatever keeps logs and records |
+//! | [`record`] | what the states of all kinds of records have in common |
+//! | [`outgoing`] | an event as a rule decides it |
+//! | [`job`] | a job, its progress and heartbeats |
+//! | [`run`] | a run, its approvals and the commands that wait for its runner |
+//! | [`log_line`] | a line of a log, and who wants to see which |
+//! | [`schedule`] | an event that is to be published later |
+//! | [`notification`] | what waits for a user, and announcements |
+//! | [`template`] | a named event whose data has gaps |
+//! | [`filter`] | which events of a subscription somebody wants |
+//! | [`presence`] | who is there |
+//! | [`percent`] | how far something has come |
+//! | [`seconds`] | a span of time as peers write it |
+//! | [`json`] | JSON that is passed on as it came |
 //! | [`fault`] | why something was refused |
 //! | [`payload`] | what payloads are made of |
 //! | [`commands`], [`dashboard`], [`workspace`], [`gateway`] | the vocabularies: their events, and where they go |
@@ -26,20 +39,34 @@
 
 pub mod access;
 pub mod asyncapi;
+mod bound;
 pub mod commands;
 pub mod dashboard;
 pub mod event;
 pub mod fault;
+pub mod filter;
 pub mod gateway;
 pub mod github;
+pub mod job;
+pub mod json;
+pub mod log_line;
+pub mod notification;
 pub mod openapi;
+pub mod outgoing;
 pub mod payload;
+pub mod percent;
 pub mod policy;
+pub mod presence;
 pub mod principal;
+pub mod record;
 pub mod rest;
 pub mod room;
 pub mod routes;
+pub mod run;
+pub mod schedule;
 pub mod schema;
+pub mod seconds;
 pub mod store;
+pub mod template;
 pub mod time;
 pub mod workspace;
