@@ -32,6 +32,7 @@
 //! | [`fault`] | why something was refused |
 //! | [`payload`] | what payloads are made of |
 //! | [`commands`], [`dashboard`], [`workspace`], [`gateway`] | the vocabularies: their events, and where they go |
+//! | [`vocabulary`] | the tables of the vocabularies whose events rules make |
 //! | [`schema`] | the registry of all events, and their schemas |
 //! | [`asyncapi`] | what travels over Socket.IO, as a document |
 //! | [`routes`], [`rest`] | the HTTP interface: its routes as data, and their bodies |
@@ -71,4 +72,5 @@ pub mod seconds;
 pub mod store;
 pub mod template;
 pub mod time;
+pub mod vocabulary;
 pub mod workspace;
