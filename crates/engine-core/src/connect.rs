@@ -448,12 +448,13 @@ impl Shard {
         })
     }
 
-    /// Every room with members, with how many are connected: for statistics.
+    /// Every room with connected members, with how many: for statistics. Lost sockets do not count.
     pub fn rooms(&self) -> impl Iterator<Item = (&str, &str, usize)> {
-        self.rooms.iter().filter(|room| !room.is_everyone).map(|room| {
+        let all = self.rooms.iter().filter(|room| !room.is_everyone).map(|room| {
             let members = room.members.iter().filter(|member| member.session().is_some()).count();
             (&*self.namespace(room.namespace).name, &*room.name, members)
-        })
+        });
+        all.filter(|&(_, _, members)| members > 0)
     }
 
     /// Every namespace with sockets, with how many are connected: for statistics.

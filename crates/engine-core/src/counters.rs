@@ -97,7 +97,7 @@ pub struct Gauges {
     pub sockets: usize,
     /// Lost sockets that may still be recovered.
     pub sockets_lost: usize,
-    /// Rooms with members, sockets' own rooms apart.
+    /// Rooms with members, sockets' own rooms apart; those that only lost sockets are in, included: they are held.
     pub rooms: usize,
     /// Events kept for recovery.
     pub log_events: usize,

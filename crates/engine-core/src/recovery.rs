@@ -327,7 +327,8 @@ pub enum Claim {
     },
     /// It is held for the claimant, who says [`Shard::handle_offered`](crate::Shard::handle_offered).
     Offered(Offer),
-    /// Here it is: it was lost by the shard that claims it.
+    /// Here it is: it was lost by the shard that claims it. Say [`Shard::handle_claimed`](crate::Shard::handle_claimed) at
+    /// once: what comes in between finds it nowhere.
     Taken(Box<Claimed>),
 }
 

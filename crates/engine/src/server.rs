@@ -340,16 +340,17 @@ impl Server {
     /// back all at once, then the shards end. Peers see a closed transport and reconnect by themselves.
     pub async fn shutdown(&self, within: Duration) {
         self.inner.accepting.send_replace(false);
-        let steps = (within.as_millis() / 100).max(1);
-        let mut left = self.stats(false).await.held(|gauges| gauges.sessions);
-        for step in 0..steps {
-            let remaining_steps = usize::try_from(steps - step).unwrap_or(usize::MAX);
-            let count = left.div_ceil(remaining_steps);
-            left = self.drain_some(count).await;
+        let steps = usize::try_from(within.as_millis() / 100).unwrap_or(usize::MAX).max(1);
+        let all = self.drain_some(0).await;
+        let mut left = all;
+        for remaining_steps in (0..steps).rev() {
+            // As many as are to be there after this step, of all.
+            let keeps = (all as u128 * remaining_steps as u128 / steps as u128) as usize;
+            left = self.drain_some(left.saturating_sub(keeps)).await;
             if left == 0 {
                 break;
             }
-            if step + 1 < steps {
+            if remaining_steps > 0 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -362,18 +363,29 @@ impl Server {
         }
     }
 
-    /// Closes `count` sessions over all shards, in proportion. Answers how many are left.
+    /// Closes `count` sessions, as evenly over the shards as they have them. Answers how many are left.
     async fn drain_some(&self, count: usize) -> usize {
         let ports = self.inner.ports();
-        let each = count.div_ceil(ports.len().max(1));
-        let mut left = 0;
-        for port in ports {
-            let (to, answer) = oneshot::channel();
-            let call = Mail::Call(Box::new(move |shard: &mut ShardState| {
-                let _ = to.send(shard.drain(each));
-            }));
-            if port.send_waiting(call).await.is_ok() {
-                left += answer.await.unwrap_or(0);
+        let (mut remaining, mut left) = (count, 0);
+        // What some shards did not have the others close in a second round.
+        for _ in 0..2 {
+            left = 0;
+            for (index, port) in ports.iter().enumerate() {
+                let share = remaining.div_ceil(ports.len() - index);
+                let (to, answer) = oneshot::channel();
+                let call = Mail::Call(Box::new(move |shard: &mut ShardState| {
+                    let before = shard.drain(0);
+                    let after = shard.drain(share);
+                    let _ = to.send((before - after, after));
+                }));
+                if port.send_waiting(call).await.is_ok() {
+                    let (closed, after) = answer.await.unwrap_or_default();
+                    remaining = remaining.saturating_sub(closed);
+                    left += after;
+                }
+            }
+            if remaining == 0 || left == 0 {
+                break;
             }
         }
         left

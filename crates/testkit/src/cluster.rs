@@ -515,6 +515,15 @@ impl Cluster {
         sent
     }
 
+    /// Mails an event to every shard, as somebody does who is none of them.
+    pub fn publish(&mut self, target: &Target, body: &Body, flags: Flags) {
+        self.requests += 1;
+        let id = BroadcastId(NonZeroU64::new(self.requests).expect("one was added"));
+        for index in 0..self.nodes.len() {
+            self.send(index, Mail::Broadcast { id, target: target.clone(), body: body.clone(), flags });
+        }
+    }
+
     /// The shards that have, as far as `index` knows, somebody whom `target` names.
     fn interested(&self, index: usize, target: &Target) -> u64 {
         let interest = &self.nodes[index].interest;
@@ -590,7 +599,11 @@ impl Cluster {
                         self.send(from, Mail::Offered { from: index, socket, namespace, offer });
                     }
                     Claim::Taken(claimed) => {
-                        self.give(index, Handover { claimant, namespace, claimed: Some(claimed) });
+                        let old = claimed.socket;
+                        self.heard.push_back((index, Heard::Taken { socket: old }));
+                        let shard = &mut self.nodes[index].shard;
+                        let new = shard.handle_claimed(now, socket, &namespace, Some(*claimed));
+                        self.heard.push_back((index, Heard::Moved { from: index, old, new }));
                     }
                 }
             }

@@ -44,7 +44,10 @@ impl ShardState {
                     Mail::Offered { socket: claimant.socket, namespace: claim.namespace, holder, offer };
                 self.mail_to(claimant.shard, letter);
             }
-            Claim::Taken(claimed) => self.give(claimant, claim.namespace, Some(claimed)),
+            Claim::Taken(claimed) => {
+                let shared = self.entry(claimed.socket).map(|entry| entry.socket.shared.clone());
+                self.handle_claimed(now, claimant.socket, &claim.namespace, Some(claimed), shared);
+            }
         }
     }
 

@@ -451,3 +451,57 @@ async fn what_one_task_sends_and_awaits_comes_in_its_order() {
     }
     server.shutdown(Duration::ZERO).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rooms_of_lost_sockets_are_no_statistics() {
+    let server = Server::builder().recovery(engine::Recovery::default()).build().unwrap();
+    let url = listen(&server).await;
+    let client = connect_with(&url, |options| {
+        options.auth = auth(json!({"recovery": true}));
+        options.reconnect = None;
+    })
+    .await;
+    let socket = server.of("/").fetch_sockets().await[0].socket().clone();
+    assert!(socket.recovery_id().is_some());
+    assert_eq!(format!("{:?}", socket.recovery_id()), "Some(RecoveryId(secret))");
+    assert_eq!(socket.join_waiting("r").await, Joined::Done);
+    assert_eq!(server.stats(true).await.rooms.len(), 1);
+    socket.sever();
+    peers::until("the loss", async || server.stats(false).await.held(|it| it.sockets_lost) == 1).await;
+    let stats = server.stats(true).await;
+    assert_eq!((stats.rooms.len(), stats.held(|it| it.rooms)), (0, 1), "the shard holds it all the same");
+    drop(client);
+    server.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_sessions_are_closed_over_the_whole_time_of_a_shutdown() {
+    let server = Server::builder().shards(4).build().unwrap();
+    let url = listen(&server).await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(connect_with(&url, |options| options.reconnect = None).await);
+    }
+    let begun = std::time::Instant::now();
+    let (ends, ()) = tokio::join!(
+        async {
+            let mut ends = Vec::new();
+            for client in clients {
+                let mut client = client;
+                ends.push(tokio::spawn(async move {
+                    peers::disconnected(&mut client).await;
+                    begun.elapsed()
+                }));
+            }
+            let mut times = Vec::new();
+            for end in ends {
+                times.push(end.await.unwrap());
+            }
+            times.sort_unstable();
+            times
+        },
+        server.shutdown(Duration::from_millis(1_200)),
+    );
+    // One at once, one after a third of the time, one after two thirds: whoever is late, none is early.
+    assert!(ends[1] >= Duration::from_millis(390) && ends[2] >= Duration::from_millis(790), "{ends:?}");
+}

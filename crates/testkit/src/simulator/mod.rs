@@ -2,6 +2,7 @@
 //! Does not know real time, threads or descriptors. Invariant: a seed decides a run to its last byte.
 
 mod application;
+pub mod crash;
 mod dice;
 mod model;
 mod peer;
