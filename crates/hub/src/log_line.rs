@@ -271,7 +271,7 @@ fn channel(level: Level, thread: Option<&str>) -> String {
 
 fn moment(value: &Value) -> Option<Timestamp> {
     match value {
-        Value::String(text) => parse_moment(text),
+        Value::String(text) => Timestamp::parse(text),
         Value::Number(number) => {
             let number = number.as_f64().filter(|number| *number >= 0.0)?;
             // 1e11: as seconds the year 5138, as milliseconds 1973.
@@ -285,26 +285,6 @@ fn moment(value: &Value) -> Option<Timestamp> {
         }
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
-}
-
-/// RFC 3339, also without an offset: then it is taken as UTC. RFC 3339 §5.6.
-fn parse_moment(text: &str) -> Option<Timestamp> {
-    // Date and time are 19 bytes; behind them there may be a fraction, then `Z` or an offset such as `+05:30`.
-    let (clock, zone) = match text.get(19..)?.find(['+', '-']) {
-        Some(at) => text.split_at(19 + at),
-        None => (text, ""),
-    };
-    let local = Timestamp::parse(clock).ok()?;
-    if zone.is_empty() {
-        return Some(local);
-    }
-    let digits: Vec<u64> =
-        zone.bytes().filter(u8::is_ascii_digit).map(|digit| u64::from(digit - b'0')).collect();
-    let [h1, h2, m1, m2] = digits[..] else { return None };
-    let offset = ((h1 * 10 + h2) * 60 + m1 * 10 + m2) * 60_000;
-    let millis =
-        if zone.starts_with('+') { local.0.checked_sub(offset) } else { local.0.checked_add(offset) };
-    millis.map(Timestamp)
 }
 
 #[cfg(test)]

@@ -37,8 +37,7 @@ impl Page {
         let created_since = match &self.since {
             None => None,
             Some(text) => Some(
-                Timestamp::parse(text)
-                    .map_err(|error| bad(format!("`since` is a moment in RFC 3339: {error}")))?,
+                Timestamp::parse(text).ok_or_else(|| bad("`since` is a moment in RFC 3339".to_owned()))?,
             ),
         };
         let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
