@@ -1,4 +1,4 @@
-//! Owns an event as publishers write it, and its bounds. Does not send anything.
+//! Owns an event as publishers write it, its bounds, and what its schema makes of it. Does not send anything.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,9 +7,11 @@ use hub::event::{Audience, Shape};
 use hub::json::Json;
 use hub::outgoing::Outgoing;
 use hub::room::{RoomKind, RoomName};
+use hub::schema;
+use hub::template::{Template, TemplateLimits};
 use hub::time::Timestamp;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::codes::{Code, Fault};
 
@@ -31,7 +33,7 @@ const RESERVED: [&str; 6] =
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPublication {
-    event: String,
+    event: Option<String>,
     data: Option<Box<RawValue>>,
     room: Option<String>,
     rooms: Option<Vec<String>>,
@@ -42,6 +44,8 @@ struct RawPublication {
     except: Vec<String>,
     #[serde(default)]
     volatile: bool,
+    deliver_at: Option<String>,
+    template: Option<String>,
     idempotency_key: Option<String>,
 }
 
@@ -50,11 +54,29 @@ struct RawPublication {
 pub(crate) struct Publication {
     /// The event.
     pub(crate) outgoing: Outgoing,
+    /// When; `None` is at once.
+    pub(crate) deliver_at: Option<Timestamp>,
     /// What the publisher calls the request, so that it counts once however often it comes.
     pub(crate) idempotency_key: Option<String>,
 }
 
-impl Publication {
+/// An event as far as it can be read without the template that it may be made from.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// The template that it is made from.
+    pub(crate) template: Option<String>,
+    /// As [`Publication::idempotency_key`].
+    pub(crate) idempotency_key: Option<String>,
+    event: Option<String>,
+    data: Box<RawValue>,
+    /// `None`: wherever the data says.
+    target: Option<(Audience, Vec<RoomName>)>,
+    except: Vec<RoomName>,
+    volatile: bool,
+    deliver_at: Option<Timestamp>,
+}
+
+impl Draft {
     /// Reads one event from JSON.
     ///
     /// # Errors
@@ -62,7 +84,11 @@ impl Publication {
     pub(crate) fn parse(json: &[u8], rooms_max: usize) -> Result<Self, Fault> {
         let raw: RawPublication = serde_json::from_slice(json)
             .map_err(|error| Fault::new(Code::BadRequest, format!("not an event: {error}")))?;
-        check_name(&raw.event)?;
+        match &raw.event {
+            Some(name) => check_name(name)?,
+            None if raw.template.is_some() => {}
+            None => return Err(Fault::new(Code::BadRequest, "not an event: `event` is missing")),
+        }
         let data = match raw.data {
             Some(data) => data,
             None => RawValue::NULL.to_owned(),
@@ -99,9 +125,6 @@ impl Publication {
         let mut seen = std::collections::BTreeSet::new();
         rooms.retain(|room| seen.insert(room.clone()));
         let audience = match raw.namespace.as_deref() {
-            None if rooms.is_empty() => {
-                return Err(target("give `room`, `rooms`, `user`, `project` or `namespace`"));
-            }
             None => Audience::Rooms,
             Some(_) if !rooms.is_empty() => {
                 return Err(target(
@@ -116,18 +139,109 @@ impl Publication {
                 return Err(Fault::new(Code::UnknownNamespace, format!("there is no namespace `{other}`")));
             }
         };
-        let outgoing = Outgoing {
-            name: Cow::Owned(raw.event),
-            data: Json(Arc::from(data)),
-            shape: Shape::Wrapped,
-            audience,
-            rooms,
+        let is_named = audience != Audience::Rooms || !rooms.is_empty();
+        Ok(Self {
+            template: raw.template,
+            idempotency_key: raw.idempotency_key,
+            event: raw.event,
+            data,
+            target: is_named.then_some((audience, rooms)),
             except: raw.except.into_iter().map(RoomName::parse).collect::<Result<_, _>>()?,
-            key: Box::default(),
             volatile: raw.volatile,
-        };
-        Ok(Self { outgoing, idempotency_key: raw.idempotency_key })
+            deliver_at: raw.deliver_at.as_deref().map(moment).transpose()?,
+        })
     }
+
+    /// The event, with the template that [`Draft::template`] names filled from its data.
+    ///
+    /// Data of a known event must be what its schema says, which also says where it goes if no rooms are named.
+    ///
+    /// # Errors
+    /// The publisher's fault: [`Code::BadPayload`] naming what does not fit the schema or the template,
+    /// [`Code::BadTarget`] if nothing says where a custom event goes, [`Code::BadEventName`] for one that is not for
+    /// publishers.
+    pub(crate) fn complete(self, template: Option<&Template>) -> Result<Publication, Fault> {
+        let Self { template: _, idempotency_key, event, data, target, except, volatile, deliver_at } = self;
+        let (name, data) = match template {
+            None => (event.unwrap_or_default(), data),
+            Some(template) => {
+                let values: serde_json::Value = serde_json::from_str(data.get())
+                    .map_err(|error| Fault::new(Code::BadRequest, format!("not an event: {error}")))?;
+                let rendered = template.render(&values, &TemplateLimits::default())?;
+                if event.is_some_and(|event| *event != *rendered.event) {
+                    let complaint =
+                        format!("the template is of the event `{}`; leave `event` out", rendered.event);
+                    return Err(Fault::new(Code::BadPayload, complaint));
+                }
+                let data = to_raw_value(&rendered.data)
+                    .map_err(|error| Fault::new(Code::Internal, format!("no JSON: {error}")))?;
+                check_depth(&data)?;
+                (rendered.event.into(), data)
+            }
+        };
+        check_name(&name)?;
+        let outgoing = Outgoing { except, volatile, ..checked(name, data, target)? };
+        Ok(Publication { outgoing, deliver_at, idempotency_key })
+    }
+}
+
+/// Makes an event of what a publisher says. A known one travels as its schema says, and without a target goes where its
+/// data says; others are wrapped.
+///
+/// # Errors
+/// The publisher's fault: [`Code::BadPayload`] naming the field, [`Code::BadTarget`] if nothing says where it goes,
+/// [`Code::BadEventName`] for what only sockets or the server say.
+pub(crate) fn checked(
+    name: String,
+    data: Box<RawValue>,
+    target: Option<(Audience, Vec<RoomName>)>,
+) -> Result<Outgoing, Fault> {
+    let known = match schema::find(&name) {
+        Some(known) if !known.is_publishable() => {
+            let complaint = format!("`{name}` is what sockets or the server say; publish under another name");
+            return Err(Fault::new(Code::BadEventName, complaint));
+        }
+        known => known.zip(schema::inspect(&name, &data)?),
+    };
+    let (shape, key, own) = match known {
+        Some((known, inspected)) => (known.shape, inspected.key, Some((known.audience, inspected.rooms))),
+        None => (Shape::Wrapped, Box::default(), None),
+    };
+    let (audience, rooms) = match (target, own) {
+        // All of the namespace that the event belongs to: those in it who want to hear of it.
+        (Some((audience, rooms)), Some((its, Ok(channels)))) if audience == its && rooms.is_empty() => {
+            (audience, channels)
+        }
+        (Some(target), _) => target,
+        (None, Some((audience, rooms))) => (audience, rooms?),
+        (None, None) => {
+            let complaint = "give `room`, `rooms`, `user`, `project` or `namespace`";
+            return Err(Fault::new(Code::BadTarget, complaint));
+        }
+    };
+    Ok(Outgoing {
+        name: Cow::Owned(name),
+        data: Json(Arc::from(data)),
+        shape,
+        audience,
+        rooms,
+        except: Vec::new(),
+        key,
+        volatile: false,
+    })
+}
+
+/// Reads when something is to be done.
+///
+/// # Errors
+/// The publisher's fault: [`Code::BadRequest`] if it is no moment in RFC 3339.
+pub(crate) fn moment(text: &str) -> Result<Timestamp, Fault> {
+    Timestamp::parse(text).map_err(|error| {
+        Fault::new(
+            Code::BadRequest,
+            format!("`deliver_at` is a moment in RFC 3339, such as 2030-01-31T08:00:00Z: {error}"),
+        )
+    })
 }
 
 /// Refuses names that no event may have.
@@ -199,8 +313,12 @@ mod tests {
 
     #[track_caller]
     fn refused(json: &str, code: Code) {
-        let fault = Publication::parse(json.as_bytes(), 2).expect_err("it is accepted");
+        let fault = publication(json).expect_err("it is accepted");
         assert_eq!(fault.code, code, "{}", fault.message);
+    }
+
+    fn publication(json: &str) -> Result<Publication, Fault> {
+        Draft::parse(json.as_bytes(), 2)?.complete(None)
     }
 
     #[test]
@@ -224,6 +342,47 @@ mod tests {
         refused(r#"{"event":"e","room":"r","idempotency_key":""}"#, Code::BadRequest);
         let deep = format!(r#"{{"event":"e","room":"r","data":{}{}}}"#, "[".repeat(61), "]".repeat(61));
         refused(&deep, Code::DataTooDeep);
+        refused(r#"{"event":"e","room":"r","deliver_at":"tomorrow"}"#, Code::BadRequest);
+        refused(r#"{"event":"join_room","room":"r","data":{"room":"a"}}"#, Code::BadEventName);
+        refused(r#"{"event":"agent_status","data":{"job_id":"j","status":"asleep"}}"#, Code::BadPayload);
+        refused(r#"{"event":"agent_status","room":"r"}"#, Code::BadPayload);
+    }
+
+    #[test]
+    fn known_events_go_where_and_as_their_schema_says() {
+        let rooms = |json: &str| {
+            let outgoing = publication(json).unwrap().outgoing;
+            let rooms: Vec<String> = outgoing.rooms.iter().map(ToString::to_string).collect();
+            (outgoing.shape, outgoing.audience, rooms)
+        };
+        let status = r#"{"event":"agent_status","data":{"job_id":"j","status":"running"}}"#;
+        assert_eq!(rooms(status), (Shape::Flat, Audience::Rooms, vec!["job:j".into()]));
+        let named = r#"{"event":"agent_status","room":"r","data":{"job_id":"j","status":"running"}}"#;
+        assert_eq!(rooms(named), (Shape::Flat, Audience::Rooms, vec!["r".into()]));
+        let line = vec!["DEBUG".to_owned(), "INFO".into()];
+        let log = r#"{"event":"log","data":{"text":"t"}}"#;
+        assert_eq!(rooms(log), (Shape::Flat, Audience::Logs, line.clone()));
+        let all = r#"{"event":"log","namespace":"/logs","data":{"text":"t"}}"#;
+        assert_eq!(rooms(all), (Shape::Flat, Audience::Logs, line));
+        let custom = r#"{"event":"e","namespace":"/logs"}"#;
+        assert_eq!(rooms(custom), (Shape::Wrapped, Audience::Logs, vec![]));
+    }
+
+    #[test]
+    fn a_template_names_the_event_and_takes_the_data() {
+        let new =
+            serde_json::from_value(serde_json::json!({ "event": "greeting", "data": "hello {{name}}" }))
+                .unwrap();
+        let step = hub::template::put(None, Timestamp(1), "hi", new, &TemplateLimits::default()).unwrap();
+        let template = step.next.unwrap();
+        let complete = |json: &str| Draft::parse(json.as_bytes(), 2).unwrap().complete(Some(&template));
+        let outgoing = complete(r#"{"template":"hi","room":"r","data":{"name":"Ada"}}"#).unwrap().outgoing;
+        assert_eq!((&*outgoing.name, outgoing.data.get()), ("greeting", r#""hello Ada""#));
+        let missing = complete(r#"{"template":"hi","room":"r","data":{}}"#).unwrap_err();
+        assert_eq!(missing.code, Code::BadPayload);
+        let other =
+            complete(r#"{"event":"e","template":"hi","room":"r","data":{"name":"Ada"}}"#).unwrap_err();
+        assert_eq!(other.code, Code::BadPayload);
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         auth,
         tally,
         rates: Arc::default(),
+        schedules: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
         port: Arc::default(),
     };

@@ -31,8 +31,8 @@
 //! | [`json`] | JSON that is passed on as it came |
 //! | [`fault`] | why something was refused |
 //! | [`payload`] | what payloads are made of |
-//! | [`commands`], [`dashboard`], [`workspace`], [`gateway`] | the vocabularies: their events, and where they go |
-//! | [`vocabulary`] | the tables of the vocabularies whose events rules make |
+//! | [`commands`], [`dashboard`], [`workspace`], [`jobs`], [`runs`], [`gateway`] | the vocabularies: their events, and where they go |
+//! | [`vocabulary`] | the events that only rules make |
 //! | [`schema`] | the registry of all events, and their schemas |
 //! | [`asyncapi`] | what travels over Socket.IO, as a document |
 //! | [`routes`], [`rest`] | the HTTP interface: its routes as data, and their bodies |
@@ -51,6 +51,7 @@ pub mod filter;
 pub mod gateway;
 pub mod github;
 pub mod job;
+pub mod jobs;
 pub mod json;
 pub mod log_line;
 pub mod notification;
@@ -66,6 +67,7 @@ pub mod rest;
 pub mod room;
 pub mod routes;
 pub mod run;
+pub mod runs;
 pub mod schedule;
 pub mod schema;
 pub mod seconds;

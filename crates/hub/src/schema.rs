@@ -16,11 +16,18 @@ use crate::event::{Audience, Shape};
 use crate::fault::{Fault, Refusal};
 use crate::payload::Payload;
 use crate::room::RoomName;
-use crate::{commands, dashboard, gateway, vocabulary, workspace};
+use crate::{commands, dashboard, gateway, jobs, runs, vocabulary, workspace};
 
 /// The vocabularies, each with its table.
-const VOCABULARIES: &[&[EventType]] =
-    &[commands::EVENTS, dashboard::EVENTS, workspace::EVENTS, vocabulary::EVENTS, gateway::EVENTS];
+const VOCABULARIES: &[&[EventType]] = &[
+    commands::EVENTS,
+    dashboard::EVENTS,
+    workspace::EVENTS,
+    jobs::EVENTS,
+    runs::EVENTS,
+    vocabulary::EVENTS,
+    gateway::EVENTS,
+];
 
 /// Who sends it to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

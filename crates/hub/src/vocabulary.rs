@@ -1,45 +1,12 @@
-//! Owns the tables of the vocabularies whose events the rules make: jobs, runs, logs, presence. Does not know when they
-//! are made; the rules' own modules do.
-
-use serde_json::Value;
+//! Owns the table of the events that only rules make: presence. Does not know when they are made; the rules' own modules
+//! do. Those that publishers may say, too, are in [`jobs`](crate::jobs) and [`runs`](crate::runs).
 
 use crate::event::{Audience, Shape};
-use crate::job::{AGENT_PROGRESS, AGENT_STATUS, AgentProgress, AgentStatus};
-use crate::log_line::{LOG, LogLine};
 use crate::presence::{PRESENCE_JOINED, PRESENCE_LEFT, PresenceChange};
-use crate::run::{ADMIN_EVENT, AdminEvent};
 use crate::schema::EventType;
 
-const JOB_ROOMS: &[&str] = &["project:{project_id}", "job:{job_id}"];
-
-/// The vocabularies, in one table.
+/// The table.
 pub const EVENTS: &[EventType] = &[
-    EventType::plain::<AgentStatus>(
-        AGENT_STATUS,
-        "A job's status has changed.",
-        "jobs",
-        Shape::Flat,
-        Audience::Rooms,
-        JOB_ROOMS,
-    ),
-    EventType::plain::<AgentProgress>(
-        AGENT_PROGRESS,
-        "A job has come further.",
-        "jobs",
-        Shape::Flat,
-        Audience::Rooms,
-        JOB_ROOMS,
-    ),
-    // A run's `admin_event` goes to the members of its room, too.
-    EventType::plain::<AdminEvent<Value>>(
-        ADMIN_EVENT,
-        "Something that operators should know: of a run, a job, a connection or the system.",
-        "runs",
-        Shape::Flat,
-        Audience::Admin,
-        &["run:{thread_id}"],
-    ),
-    EventType::plain::<LogLine>(LOG, "A line of a log.", "runs", Shape::Flat, Audience::Logs, &[]),
     EventType::plain::<PresenceChange>(
         PRESENCE_JOINED,
         "A user's first socket has joined a room.",

@@ -95,7 +95,10 @@ fn need(method: &Method, path: &str, metrics_public: bool) -> Need {
         Need::Scope(Scope::Admin)
     } else if is_read {
         Need::Scope(Scope::Read)
-    } else if *method == Method::POST && PUBLISHING.into_iter().any(is_below) {
+    } else if (*method == Method::POST && PUBLISHING.into_iter().any(is_below))
+        || (*method == Method::DELETE && is_below("/api/v1/schedules"))
+    {
+        // Whoever may publish may also take back what has not been published yet.
         Need::Scope(Scope::Publish)
     } else {
         Need::Scope(Scope::Admin)
@@ -133,6 +136,9 @@ mod tests {
             (Method::POST, "/socket/rooms/join", admin),
             (Method::POST, "/api/v1/revocations", admin),
             (Method::DELETE, "/api/v1/events", admin),
+            (Method::DELETE, "/api/v1/schedules/1", publish),
+            (Method::PUT, "/api/v1/templates/a", admin),
+            (Method::DELETE, "/api/v1/templates/a", admin),
             (Method::PUT, "/anything", admin),
         ] {
             assert_eq!(need(&method, path, false), needed, "{method} {path}");

@@ -1,6 +1,7 @@
 //! Owns publishing over HTTP: one event, or many as a JSON array or NDJSON.
 //! Does not know what events mean. Invariant: of a batch with a bad event nothing is published.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use axum::body::Body;
@@ -9,13 +10,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::outgoing::Outgoing;
 use hub::store::IdempotencyKey;
+use hub::time::Timestamp;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::App;
 use crate::codes::{Code, Fault};
 use crate::dispatch::{Committed, Underway, position_json};
-use crate::event::Publication;
+use crate::event::{Draft, Publication};
 
 /// `POST /api/v1/events`
 pub(super) async fn publish_one(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
@@ -25,11 +27,15 @@ pub(super) async fn publish_one(State(app): State<App>, headers: HeaderMap, body
 
 async fn try_publish_one(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
-    let mut publication = Publication::parse(&body, app.limits.rooms_per_event_max)?;
+    let mut draft = Draft::parse(&body, app.limits.rooms_per_event_max)?;
     if let Some(key) = super::idempotency_header(headers)? {
-        publication.idempotency_key.get_or_insert(key);
+        draft.idempotency_key.get_or_insert(key);
     }
-    let committed = begin(app, publication)?.done().await?;
+    let mut publications = complete(app, vec![draft]).await?;
+    let Some(publication) = publications.pop() else {
+        return Err(Fault::new(Code::Internal, "a publication was lost"));
+    };
+    let committed = begin(app, publication).await?.done().await?;
     // A repetition is told from what it repeats, but is as good.
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, published(&committed)))
@@ -44,20 +50,46 @@ pub(super) async fn publish_batch(State(app): State<App>, body: Body) -> Respons
 async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
     let texts = split(&body, app.limits.batch_events_max)?;
-    let mut publications = Vec::with_capacity(texts.len());
+    let mut drafts = Vec::with_capacity(texts.len());
     for (nth, text) in texts.into_iter().enumerate() {
-        let publication = Publication::parse(text, app.limits.rooms_per_event_max)
-            .map_err(|fault| Fault::new(fault.code, format!("event {nth}: {}", fault.message)))?;
-        publications.push(publication);
+        drafts.push(
+            Draft::parse(text, app.limits.rooms_per_event_max).map_err(|fault| nth_fault(nth, &fault))?,
+        );
     }
+    let publications = complete(app, drafts).await?;
     // All of them take their places before the first is waited for.
-    let underway =
-        publications.into_iter().map(|publication| begin(app, publication)).collect::<Result<Vec<_>, _>>()?;
+    let mut underway = Vec::with_capacity(publications.len());
+    for publication in publications {
+        underway.push(begin(app, publication).await?);
+    }
     let mut events = Vec::with_capacity(underway.len());
     for one in underway {
         events.push(published(&one.done().await?));
     }
     Ok((StatusCode::CREATED, json!({ "events": events })))
+}
+
+/// Fills in the templates that drafts name, and checks what comes of it. One look at the store for all of them.
+async fn complete(app: &App, drafts: Vec<Draft>) -> Result<Vec<Publication>, Fault> {
+    let is_batch = drafts.len() > 1;
+    let names: BTreeSet<&str> = drafts.iter().filter_map(|draft| draft.template.as_deref()).collect();
+    let templates = super::templates::find_all(app, names).await?;
+    let complete = |(nth, draft): (usize, Draft)| {
+        let template = match &draft.template {
+            None => None,
+            Some(name) => match templates.get(name) {
+                Some(template) => Some(template),
+                None => return Err(Fault::new(Code::NotFound, format!("there is no template `{name}`"))),
+            },
+        };
+        let completed = draft.complete(template);
+        if is_batch { completed.map_err(|fault| nth_fault(nth, &fault)) } else { completed }
+    };
+    drafts.into_iter().enumerate().map(complete).collect()
+}
+
+fn nth_fault(nth: usize, fault: &Fault) -> Fault {
+    Fault::new(fault.code, format!("event {nth}: {}", fault.message))
 }
 
 /// The events of a batch, unread: the elements of an array, or the lines that are not blank.
@@ -90,22 +122,32 @@ pub(super) async fn publish(
     app: &App,
     headers: &HeaderMap,
     outgoing: Outgoing,
+    deliver_at: Option<Timestamp>,
 ) -> Result<(StatusCode, Value), Fault> {
     let idempotency_key = super::idempotency_header(headers)?;
-    let committed = begin(app, Publication { outgoing, idempotency_key })?.done().await?;
+    let publication = Publication { outgoing, deliver_at, idempotency_key };
+    let committed = begin(app, publication).await?.done().await?;
     Ok((StatusCode::CREATED, published(&committed)))
 }
 
-fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
-    let Publication { outgoing, idempotency_key } = publication;
+async fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
+    let Publication { outgoing, deliver_at, idempotency_key } = publication;
     let key = idempotency_key.map(|key| IdempotencyKey { scope: "events".into(), key: key.into() });
-    let underway = app.hub.dispatcher().publish(key, vec![outgoing])?;
+    let underway = match deliver_at {
+        None => app.hub.dispatcher().publish(key, vec![outgoing])?,
+        Some(deliver_at) => super::schedules::begin(app, key, outgoing, deliver_at).await?,
+    };
     app.tally.events_published.fetch_add(1, Ordering::Relaxed);
     Ok(underway)
 }
 
 /// What the publisher of one event is told: its id, and where it stands in the log of its first room that has one.
-fn published(committed: &Committed) -> Value {
+///
+/// One that waits for its moment has the id by which it can be cancelled, and that moment.
+pub(super) fn published(committed: &Committed) -> Value {
+    if !committed.answer.is_null() {
+        return committed.answer.clone();
+    }
     let id = committed.ids.first().map(ToString::to_string);
     let placed = committed.placed.first().map_or(&[][..], Vec::as_slice);
     let mut answer = position_json(placed.iter().find_map(|placed| placed.position));

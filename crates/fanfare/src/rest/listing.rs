@@ -91,6 +91,7 @@ pub(super) fn bad_query(rejection: QueryRejection) -> Fault {
     Fault::new(Code::BadRequest, rejection.body_text())
 }
 
-fn damaged(error: serde_json::Error) -> Fault {
+/// A record that is not what its kind wrote.
+pub(super) fn damaged(error: serde_json::Error) -> Fault {
     Fault::new(Code::Internal, format!("a record cannot be read: {error}"))
 }

@@ -9,8 +9,10 @@ mod listing;
 mod metrics;
 mod rooms;
 mod runs;
+mod schedules;
 mod schemas;
 mod stats;
+mod templates;
 mod users;
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use axum::http::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN, RETRY_AFTER, W
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use engine::Server;
 use hub::store::{IdempotencyKey, RecordKey};
 use serde::de::DeserializeOwned;
@@ -60,6 +62,8 @@ pub(crate) struct App {
     pub(crate) tally: Arc<Tally>,
     /// Events a second, lately.
     pub(crate) rates: Arc<Rates>,
+    /// How many events wait for their moment.
+    pub(crate) schedules: Arc<schedules::Waiting>,
     /// Whether new work is welcome; false while shutting down.
     pub(crate) is_ready: Arc<AtomicBool>,
     /// The port of the listener that this copy serves.
@@ -78,6 +82,13 @@ impl App {
             .route("/metrics", get(metrics::metrics))
             .route("/api/v1/events", post(events::publish_one))
             .route("/api/v1/events/batch", post(events::publish_batch))
+            .route("/api/v1/schedules", get(schedules::list))
+            .route("/api/v1/schedules/{id}", delete(schedules::cancel))
+            .route("/api/v1/templates", get(templates::list))
+            .route(
+                "/api/v1/templates/{name}",
+                get(templates::show).put(templates::put).delete(templates::remove),
+            )
             .route("/api/v1/jobs", get(jobs::list).post(jobs::create))
             .route("/api/v1/jobs/{id}", get(jobs::show))
             .route("/api/v1/jobs/{id}/{verb}", post(jobs::command))

@@ -1,7 +1,6 @@
 //! Owns the routes about users and rooms: who is connected, moving sockets, messages to rooms and to everybody.
 //! Does not know commands.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::body::Body;
@@ -9,7 +8,6 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::event::{Audience, Shape};
-use hub::json::Json;
 use hub::outgoing::Outgoing;
 use hub::room::{RoomKind, RoomName};
 use serde::Deserialize;
@@ -19,7 +17,7 @@ use super::App;
 use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
 use crate::dispatch::ROOM_NAMESPACES;
-use crate::event::{check_depth, check_name};
+use crate::event::{check_depth, check_name, checked};
 
 /// `GET /socket/users`
 pub(super) async fn users(State(app): State<App>) -> Response {
@@ -127,15 +125,9 @@ async fn try_message(app: &App, headers: &HeaderMap, body: Body) -> Result<(Stat
     check_name(&message.event)?;
     let data = message.data.unwrap_or_else(|| serde_json::value::RawValue::NULL.to_owned());
     check_depth(&data)?;
-    let outgoing = Outgoing {
-        name: Cow::Owned(message.event),
-        data: Json(data.into()),
-        shape: Shape::Flat,
-        audience: Audience::Rooms,
-        rooms: vec![RoomName::parse(message.room)?],
-        except: Vec::new(),
-        key: Box::default(),
-        volatile: false,
-    };
-    super::events::publish(app, headers, outgoing).await
+    let rooms = vec![RoomName::parse(message.room)?];
+    let outgoing = checked(message.event, data, Some((Audience::Rooms, rooms)))?;
+    // What is said to a room by hand travels as it is.
+    let outgoing = Outgoing { shape: Shape::Flat, ..outgoing };
+    super::events::publish(app, headers, outgoing, None).await
 }

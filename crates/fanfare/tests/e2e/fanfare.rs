@@ -102,6 +102,18 @@ impl Fanfare {
         Reply::of(response)
     }
 
+    /// PUTs a body to a path of the api listener.
+    pub(crate) fn put(&self, path: &str, body: &str) -> Reply {
+        let response = agent().put(format!("{}{path}", self.api())).send(body).expect("an answer");
+        Reply::of(response)
+    }
+
+    /// DELETEs a path of the api listener.
+    pub(crate) fn delete(&self, path: &str) -> Reply {
+        let response = agent().delete(format!("{}{path}", self.api())).call().expect("an answer");
+        Reply::of(response)
+    }
+
     /// Tells it to stop, and answers its exit code.
     pub(crate) fn terminate(mut self) -> Option<i32> {
         signal(&self.child, rustix::process::Signal::TERM);

@@ -5,6 +5,7 @@ mod backend;
 mod browser;
 mod clients;
 mod fanfare;
+mod gateway;
 mod installed;
 mod publish;
 mod run;

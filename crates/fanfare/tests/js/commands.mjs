@@ -43,7 +43,7 @@ socket.emit('leave_room', { room: 'agents' });
 assert.deepEqual(await left, { room: 'agents' });
 socket.on('agent_status_update', () => assert.fail('it has left the room'));
 const last = once(socket, 'last');
-await publish({ event: 'agent_status_update', room: 'agents' });
+await publish({ event: 'agent_status_update', data, room: 'agents' });
 await publish({ event: 'last', room: 'global' });
 await last;
 

@@ -22,7 +22,7 @@ try {
   await page.fill('#room', 'agents');
   await page.getByRole('button', { name: 'Join' }).click();
   await page.locator('#rooms').getByText('agents').waitFor();
-  const event = { event: 'agent_status_update', data: { agent_id: 'agent-123', html: '<b>not bold</b>' }, room: 'agents' };
+  const event = { event: 'agent_status_update', data: { agent_id: 'agent-123', status: 'active', html: '<b>not bold</b>' }, room: 'agents' };
   await fetch(`${url}/api/v1/events`, { method: 'POST', body: JSON.stringify(event) });
   const line = page.locator('#tail li').first();
   await line.getByText('<b>not bold</b>').waitFor();
