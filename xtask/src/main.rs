@@ -6,6 +6,7 @@
 
 mod bench;
 mod deny;
+mod features;
 mod layers;
 mod project;
 mod suite;

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use crate::features;
+
 /// Crates that take time, randomness and threads from nobody.
 const PURE: &[&str] = &["auth", "engine-core", "eio-proto", "hub", "sio-proto", "ws-proto"];
 
@@ -36,10 +38,11 @@ const TEXT: &[&str] =
     &["css", "html", "js", "json", "md", "mjs", "py", "rs", "sh", "toml", "ts", "txt", "yaml", "yml"];
 
 /// One file of the project.
-struct File {
+pub(crate) struct File {
     /// Relative to the project's root, with `/`.
-    path: String,
-    text: String,
+    pub(crate) path: String,
+    /// All of it.
+    pub(crate) text: String,
 }
 
 /// One line for each fault, sorted.
@@ -64,6 +67,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<Vec<String>> {
         }
         check_machine_paths(file, &mut faults);
     }
+    faults.extend(features::check(&files));
     faults.sort();
     Ok(faults)
 }
@@ -237,7 +241,7 @@ fn known_words(files: &[File]) -> BTreeSet<&str> {
     let mut words = BTreeSet::new();
     for File { path, text } in files {
         let comment = match path.rsplit('.').next() {
-            Some("rs" | "js") => "//",
+            Some("rs" | "js" | "mjs") => "//",
             Some("toml" | "sh" | "py") => "#",
             _ if path == WORDS => "#",
             _ => continue,
@@ -423,8 +427,9 @@ mod tests {
     fn this_project_is_read_without_error() {
         let root = crate::project::root().unwrap();
         let faults = check(&root).unwrap();
+        let watched = ["xtask/", "crates/loadgen/", "docs/FEATURES.md"];
         let ours: Vec<_> =
-            faults.iter().filter(|f| f.starts_with("xtask/") || f.starts_with("crates/loadgen/")).collect();
+            faults.iter().filter(|fault| watched.iter().any(|path| fault.starts_with(path))).collect();
         assert!(ours.is_empty(), "{ours:#?}");
     }
 }

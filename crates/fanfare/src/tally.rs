@@ -9,8 +9,27 @@ use std::time::Instant;
 use crate::codes::Code;
 
 /// Commands that are counted by name; whatever else sockets send is `other`, so that they can't make up metrics.
-pub(crate) const COMMANDS: [&str; 7] =
-    ["join_room", "subscribe", "leave_room", "unsubscribe", "ping", "refresh_token", "other"];
+pub(crate) const COMMANDS: [&str; 19] = [
+    "join_room",
+    "leave_room",
+    "subscribe",
+    "unsubscribe",
+    "subscribe_project",
+    "unsubscribe_project",
+    "ping",
+    "history",
+    "presence",
+    "refresh_token",
+    "approve",
+    "filter",
+    "agent_status_update",
+    "task_update",
+    "system_metrics_update",
+    "workflow_event",
+    "ai_request",
+    "ai_cancel",
+    "other",
+];
 
 /// Totals since the process began.
 pub(crate) struct Tally {
@@ -68,5 +87,25 @@ impl Tally {
             .lock()
             .map(|faults| faults.iter().map(|(code, count)| (*code, *count)).collect())
             .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hub::schema::{Direction, events};
+
+    use super::COMMANDS;
+
+    #[test]
+    fn every_command_of_the_vocabularies_is_counted_by_its_name() {
+        for event in events() {
+            match event.direction {
+                Direction::Command | Direction::Relay => {
+                    assert!(COMMANDS.contains(&event.name), "{}", event.name)
+                }
+                Direction::Event | Direction::Notice => {}
+            }
+        }
+        assert_eq!(COMMANDS.last(), Some(&"other"));
     }
 }

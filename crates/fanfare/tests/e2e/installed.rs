@@ -1,4 +1,5 @@
-//! Owns the installations of stock clients that tests run: copies of the test folders, filled by npm and pip.
+//! Owns the installations of stock clients that tests run: copies of the test folders, filled by npm and pip, each with a
+//! copy of `tests/seeds` beside what it needs.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -44,14 +45,8 @@ fn install(name: &str, commands: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
         ["package-lock.json", "requirements.txt"].map(|file| std::fs::read_to_string(folder.join(file)).ok())
     };
     let is_current = folder.join("installed").exists() && list(&folder) == list(&source);
-    for file in std::fs::read_dir(&source).expect("tests").map(|file| file.expect("a file").path()) {
-        let (true, Some(name)) = (file.is_file(), file.file_name()) else { continue };
-        let (copy, text) = (folder.join(name), std::fs::read(&file).expect("a file"));
-        // Not written over without need: another test may be reading it.
-        if std::fs::read(&copy).ok().as_ref() != Some(&text) {
-            std::fs::write(copy, text).expect("a copy");
-        }
-    }
+    copy_files(&source, &folder);
+    copy_files(&source.with_file_name("seeds"), &folder.join("seeds"));
     if !is_current {
         let _ = std::fs::remove_file(folder.join("installed"));
         for mut command in commands(&folder) {
@@ -60,6 +55,18 @@ fn install(name: &str, commands: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
         std::fs::write(folder.join("installed"), "").expect("a mark");
     }
     folder
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for file in std::fs::read_dir(from).expect("tests").map(|file| file.expect("a file").path()) {
+        let (true, Some(name)) = (file.is_file(), file.file_name()) else { continue };
+        let (copy, text) = (to.join(name), std::fs::read(&file).expect("a file"));
+        // Not written over without need: another test may be reading it.
+        if std::fs::read(&copy).ok().as_ref() != Some(&text) {
+            std::fs::write(copy, text).expect("a copy");
+        }
+    }
 }
 
 fn command(program: &str, folder: &Path, arguments: &[&str]) -> Command {

@@ -9,6 +9,7 @@ mod gateway;
 mod installed;
 mod publish;
 mod run;
+mod seeds;
 mod serving;
 mod settings;
 mod tls;
