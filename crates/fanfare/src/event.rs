@@ -236,11 +236,8 @@ pub(crate) fn checked(
 /// # Errors
 /// The publisher's fault: [`Code::BadRequest`] if it is no moment in RFC 3339.
 pub(crate) fn moment(text: &str) -> Result<Timestamp, Fault> {
-    Timestamp::parse(text).map_err(|error| {
-        Fault::new(
-            Code::BadRequest,
-            format!("`deliver_at` is a moment in RFC 3339, such as 2030-01-31T08:00:00Z: {error}"),
-        )
+    Timestamp::parse(text).ok_or_else(|| {
+        Fault::new(Code::BadRequest, "`deliver_at` is a moment in RFC 3339, such as 2026-11-21T14:00:00Z")
     })
 }
 
