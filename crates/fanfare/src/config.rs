@@ -1,9 +1,12 @@
 //! Owns the settings as the program uses them, and how they are gathered: flags over environment over file.
 //! Does not know what each key means; its manual is in `settings.rs`. Invariant: text is converted here, once.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
@@ -52,6 +55,10 @@ pub(crate) struct Config {
     pub(crate) store: store_sqlite::Options,
     /// Bounds of the HTTP interface.
     pub(crate) rest: RestLimits,
+    /// Whose webhooks are taken, if any are.
+    pub(crate) github: Option<Github>,
+    /// The tools that sockets may ask, by id.
+    pub(crate) tools: BTreeMap<String, tools::ToolConfig>,
     /// Settings of the shards.
     pub(crate) engine: engine::Config,
     /// Threshold of compressed polling replies.
@@ -110,6 +117,15 @@ pub(crate) struct RestLimits {
     pub(crate) rooms_per_event_max: usize,
 }
 
+/// Whose webhooks are taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Github {
+    /// What GitHub signs them with.
+    pub(crate) secret: ::auth::secret::Secret,
+    /// The project of each repository, whose names are in lower case.
+    pub(crate) repositories: BTreeMap<String, String>,
+}
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
@@ -143,6 +159,8 @@ impl std::error::Error for ConfigFault {}
 #[derive(Default)]
 pub(crate) struct Layers {
     table: toml::Table,
+    /// Tools have ids that nobody knows beforehand, so they are not in the table of settings.
+    tools: BTreeMap<String, ToolSettings>,
 }
 
 impl Layers {
@@ -163,6 +181,16 @@ impl Layers {
             let toml::Value::Table(keys) = keys else {
                 return Err(fault(unknown(&section)));
             };
+            if section == "tools" {
+                for (id, settings) in keys {
+                    let settings = settings.try_into().map_err(|error: toml::de::Error| {
+                        // What is wrong with a key, not its value: it may be a secret.
+                        fault(format!("tools.{id}: {}", error.message()))
+                    })?;
+                    self.tools.insert(id, settings);
+                }
+                continue;
+            }
             if !defaults.contains_key(&section) {
                 return Err(fault(unknown(&section)));
             }
@@ -265,7 +293,15 @@ impl Layers {
                 source: String::new(),
                 complaint: error.message().into(),
             })?;
-        convert(raw, names_origins).map_err(|complaint| ConfigFault { source: String::new(), complaint })
+        let fault = |complaint| ConfigFault { source: String::new(), complaint };
+        let mut config = convert(raw, names_origins).map_err(fault)?;
+        for (id, settings) in self.tools {
+            let variable = |name: &str| std::env::var(name).ok();
+            let tool =
+                settings.into_config(&id, &variable).map_err(|complaint| fault(complaint.to_string()))?;
+            config.tools.insert(id, tool);
+        }
+        Ok(config)
     }
 }
 
@@ -321,7 +357,8 @@ fn store_options(store: &settings::StoreSettings) -> Result<store_sqlite::Option
 }
 
 fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
-    let RawConfig { server, api, realtime, cors, rest, socketio, recovery, auth, rooms, store, log } = raw;
+    let RawConfig { server, api, realtime, cors, rest, socketio, recovery, auth, rooms, store, github, log } =
+        raw;
     let auth = AuthConfig::convert(auth)?;
     let policies = crate::auth::policies(&rooms, auth.is_open)?;
     let store = store_options(&store)?;
@@ -365,6 +402,12 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
     if !api.enabled && !realtime.enabled {
         return Err("both listeners are switched off: enable api or realtime".to_owned());
     }
+    // Something to try the way with, where nobody is harmed by it.
+    let tools = if auth.is_open {
+        BTreeMap::from([("echo".to_owned(), tools::ToolConfig::echo())])
+    } else {
+        BTreeMap::new()
+    };
     Ok(Config {
         insecure: server.insecure,
         drain: duration("server.drain", &server.drain)?,
@@ -397,6 +440,8 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             batch_events_max: at_least("rest.batch_events_max", rest.batch_events_max, 1)?,
             rooms_per_event_max: at_least("rest.rooms_per_event_max", rest.rooms_per_event_max, 1)?,
         },
+        github: github_settings(github)?,
+        tools,
         engine,
         http_compression: Some(socketio.http_compression_bytes_min).filter(|bytes| *bytes > 0),
         header_timeout: nonzero("socketio.header_timeout", &socketio.header_timeout)?,
@@ -412,6 +457,26 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             other => return Err(format!("log.format is pretty or json, not `{other}`")),
         },
     })
+}
+
+fn github_settings(github: settings::GithubSettings) -> Result<Option<Github>, String> {
+    let settings::GithubSettings { secret, repositories } = github;
+    if secret.is_empty() {
+        if repositories.is_empty() {
+            return Ok(None);
+        }
+        return Err("github.repositories are named, but github.secret is not set".to_owned());
+    }
+    let mut projects = BTreeMap::new();
+    for (name, project) in repositories {
+        if name.split('/').filter(|part| !part.is_empty()).count() != 2 {
+            return Err(format!("github.repositories: `{name}` is no repository; write it as owner/name"));
+        }
+        hub::room::RoomName::of(hub::room::RoomKind::Project, &project)
+            .map_err(|fault| format!("github.repositories: the project of `{name}`: {fault}"))?;
+        projects.insert(name.to_lowercase(), project);
+    }
+    Ok(Some(Github { secret, repositories: projects }))
 }
 
 /// Reads a duration such as `25s`.

@@ -152,6 +152,11 @@ impl Draft {
         })
     }
 
+    /// The same event, which goes to `room` if nothing is said about where it goes.
+    pub(crate) fn or_to(self, room: RoomName) -> Self {
+        Self { target: Some(self.target.unwrap_or((Audience::Rooms, vec![room]))), ..self }
+    }
+
     /// The event, with the template that [`Draft::template`] names filled from its data.
     ///
     /// Data of a known event must be what its schema says, which also says where it goes if no rooms are named.

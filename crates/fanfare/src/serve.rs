@@ -40,10 +40,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     }
     let auth = Authenticator::start(&config.auth, config.policies.clone())?;
     let tally = Arc::new(Tally::new());
-    let tools = tools::Tools::new(
-        [("echo".to_owned(), tools::ToolConfig::echo())].into(),
-        tokio::runtime::Handle::current(),
-    )?;
+    let tools = tools::Tools::new(config.tools.clone(), tokio::runtime::Handle::current())?;
     let hub = Arc::new(Hub::new(tally.clone(), auth.clone(), &config.engine, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
     let policies = Arc::new(config.policies.clone());
@@ -51,6 +48,11 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
         (hub::store::RecordKind::Job, |record, now| Ok(due_rule(record, now, hub::job::due))),
         (Member::KIND, |record, now| Ok(due_rule(record, now, realtime::due))),
+        (hub::notification::Inbox::KIND, |record, now| {
+            Ok(due_rule(record, now, |inbox, now| {
+                hub::notification::due(inbox, now, &hub::notification::NotificationLimits::default())
+            }))
+        }),
         (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
     ];
     let dispatcher = Dispatcher::start(server.clone(), store.clone(), policies, due_rules);
@@ -68,6 +70,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         auth,
         tally,
         rates: Arc::default(),
+        github: Arc::new(config.github.clone()),
         schedules: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
         port: Arc::default(),

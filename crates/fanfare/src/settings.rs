@@ -281,6 +281,14 @@ settings! {
         bytes_max: usize = 0,
     }
 
+    /// Webhooks of GitHub, at `/webhooks/github`.
+    github: GithubSettings {
+        /// Secret that GitHub signs them with. Empty: none are taken.
+        secret: Secret = Secret::default(),
+        /// The project of each repository, such as { "owner/name" = "my-project" }. Others are ignored.
+        repositories: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new(),
+    }
+
     /// What the process writes about itself.
     log: Log {
         /// "error", "warn", "info", "debug" or "trace".

@@ -460,8 +460,6 @@ bodies! {
             level: String,
             /// Whatever goes with it.
             data: Value,
-            /// When it is to be delivered, in RFC 3339.
-            deliver_at: String,
         }
     }
 

@@ -443,6 +443,13 @@ pub const ROUTES: &[Route] = &[
         .also(&["/socket/rooms"])
         .needs(Scope::Read)
         .answers::<rest::RoomList>(200),
+    get("/api/v1/rooms/{room}/presence", "rooms", "Says who is in a room: users and connections.")
+        .needs(Scope::Read)
+        .refuses(&["bad_room_name"]),
+    post("/api/v1/revocations", "users", "Takes back what a user, a session or a token (`jti`) proved.")
+        .needs(Scope::Admin)
+        .takes::<Value>()
+        .refuses(READING),
     post("/api/v1/rooms", "rooms", "Makes a room.")
         .also(&["/socket/rooms"])
         .needs(Scope::Admin)

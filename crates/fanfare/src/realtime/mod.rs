@@ -4,6 +4,7 @@
 mod asking;
 mod caller;
 mod dashboard;
+mod inboxes;
 mod lines;
 mod members;
 mod rooms;
@@ -53,6 +54,9 @@ pub(crate) struct Hub {
     began_at: Timestamp,
     tools: Tools,
     requests: asking::Requests,
+    inboxes: inboxes::Inboxes,
+    /// How long it takes until a socket that still lives is known to have read everything.
+    arrival: Duration,
 }
 
 impl Hub {
@@ -72,6 +76,8 @@ impl Hub {
             began_at: Timestamp::of(SystemTime::now()),
             tools,
             requests: asking::Requests::default(),
+            inboxes: inboxes::Inboxes::default(),
+            arrival: inboxes::arrival(engine),
         }
     }
 
@@ -123,6 +129,11 @@ impl Hub {
         }
     }
 
+    /// How each tool is doing.
+    pub(crate) fn tool_stats(&self) -> Vec<tools::ToolStats> {
+        self.tools.stats()
+    }
+
     /// Whether a socket may join a room, or read its log.
     ///
     /// # Errors
@@ -151,12 +162,16 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
     namespace.on_connect(move |socket| {
         let (hub, welcomed) = (greeter.clone(), socket.clone());
         // Before the commands that it has sent meanwhile: those find it welcomed.
-        greeter.first(&socket, async move { hub.welcome(welcomed, has_dashboard).await });
+        greeter.first(&socket, async move {
+            hub.welcome(welcomed.clone(), has_dashboard).await;
+            hub.hand_over(&welcomed).await;
+        });
         std::future::ready(())
     });
     let keeper = hub.clone();
     namespace.on_disconnect(move |socket, reason, _| {
         let hub = keeper.clone();
+        hub.note_gone(&socket, reason);
         async move { hub.remember_gone(&socket, reason).await }
     });
     rooms::register(namespace, hub);

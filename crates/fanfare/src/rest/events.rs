@@ -27,7 +27,18 @@ pub(super) async fn publish_one(State(app): State<App>, headers: HeaderMap, body
 
 async fn try_publish_one(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
-    let mut draft = Draft::parse(&body, app.limits.rooms_per_event_max)?;
+    publish_draft(app, headers, Draft::parse(&body, app.limits.rooms_per_event_max)?).await
+}
+
+/// Publishes what one request asks for.
+///
+/// # Errors
+/// As [`Draft::complete`] and [`crate::dispatch::Dispatcher::publish`].
+pub(super) async fn publish_draft(
+    app: &App,
+    headers: &HeaderMap,
+    mut draft: Draft,
+) -> Result<(StatusCode, Value), Fault> {
     if let Some(key) = super::idempotency_header(headers)? {
         draft.idempotency_key.get_or_insert(key);
     }

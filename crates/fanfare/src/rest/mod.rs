@@ -2,11 +2,14 @@
 //! Does not know Socket.IO. Invariant: every refusal is `{error: {code, message}}` with a code from `codes.rs`.
 
 mod assets;
+mod debug;
 mod events;
+mod github;
 mod health;
 mod jobs;
 mod listing;
 mod metrics;
+mod notifications;
 mod rooms;
 mod runs;
 mod schedules;
@@ -33,7 +36,7 @@ use serde_json::error::Category;
 
 use crate::auth::{self, Authenticator};
 use crate::codes::{Code, Fault};
-use crate::config::{Origins, RestLimits};
+use crate::config::{Github, Origins, RestLimits};
 use crate::dispatch::{Committed, Rule};
 use crate::event::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::realtime::Hub;
@@ -62,6 +65,8 @@ pub(crate) struct App {
     pub(crate) tally: Arc<Tally>,
     /// Events a second, lately.
     pub(crate) rates: Arc<Rates>,
+    /// Whose webhooks are taken, if any are.
+    pub(crate) github: Arc<Option<Github>>,
     /// How many events wait for their moment.
     pub(crate) schedules: Arc<schedules::Waiting>,
     /// Whether new work is welcome; false while shutting down.
@@ -116,8 +121,13 @@ impl App {
             .route("/socket/rooms/leave", post(users::leave))
             .route("/api/v1/rooms/message", post(users::message))
             .route("/socket/rooms/message", post(users::message))
+            .route("/api/v1/notifications", post(notifications::notify))
+            .route("/socket/notifications", post(notifications::notify))
+            .route("/api/v1/announcements", post(notifications::announce))
+            .route("/webhooks/github", post(github::webhook))
             .route("/socket/health", get(health::health))
             .route("/api/v1/schemas", get(schemas::bundle))
+            .route("/api/v1/schemas/{event}", get(schemas::one))
             .route("/api/v1/asyncapi.json", get(schemas::asyncapi))
             .route("/api/v1/openapi.json", get(schemas::openapi))
             .route("/api/v1/rooms/{room}/events", get(rooms::events))
@@ -125,6 +135,13 @@ impl App {
             .route("/api/v1/revocations", post(auth::revoke))
             .route("/api/v1/websocket/stats", get(stats::stats))
             .route("/socket/stats", get(stats::stats));
+        let router = if self.auth.is_open() {
+            router
+                .route("/debug/socketio", get(debug::show))
+                .route("/debug/socketio/broadcast", post(debug::broadcast))
+        } else {
+            router
+        };
         self.finish(router)
     }
 

@@ -107,6 +107,7 @@ pub(super) async fn stats(State(app): State<App>) -> Response {
             "bytes": stats.held(|gauges| gauges.log_bytes),
         },
         "mailbox_refusals": stats.mailbox_refusals,
+        "tools": app.hub.tool_stats(),
         "counters": counters,
     });
     super::json(StatusCode::OK, &body)
