@@ -8,6 +8,7 @@ mod fanfare;
 mod installed;
 mod publish;
 mod run;
+mod sdk;
 mod seeds;
 mod serving;
 mod settings;
