@@ -9,6 +9,7 @@ mod gateway;
 mod installed;
 mod publish;
 mod run;
+mod sdk;
 mod seeds;
 mod serving;
 mod settings;

@@ -28,8 +28,9 @@ assert.deepEqual((await pong).echo, { sent: 1 });
 const update = once(socket, 'agent_status_update');
 const data = { agent_id: 'agent-123', status: 'active', metadata: { cpu: 75, memory: 60 } };
 const id = await publish({ event: 'agent_status_update', data, room: 'agents' });
-const wrapped = await update;
-assert.deepEqual({ ...wrapped, timestamp: '' }, { event: 'agent_status_update', data, room: 'agents', timestamp: '', id });
+const { timestamp, epoch, seq, ...wrapped } = await update;
+assert.deepEqual(wrapped, { event: 'agent_status_update', data, room: 'agents', id });
+assert.ok(timestamp && Number.isInteger(epoch) && seq > 0);
 
 const refused = once(socket, 'error');
 socket.emit('join_room', 'agents');
