@@ -248,7 +248,7 @@ impl Dispatch {
             // Nothing is to be kept, but it goes out in its turn.
             return Step::Commit { changing, index: usize::MAX, events, answer };
         }
-        let kept_answer = KeptAnswer {
+        let kept_answer = || KeptAnswer {
             ids: events.iter().map(|prepared| prepared.event.id.to_string()).collect(),
             appends: events.iter().map(|prepared| prepared.append).collect(),
             answer: answer.clone(),
@@ -256,7 +256,7 @@ impl Dispatch {
         let index = commits.len();
         commits.push(Commit {
             answer: match changing.idempotency {
-                Some(_) => serde_json::to_string(&kept_answer).unwrap_or_default().into(),
+                Some(_) => serde_json::to_string(&kept_answer()).unwrap_or_default().into(),
                 None => Box::default(),
             },
             idempotency: changing.idempotency.clone(),

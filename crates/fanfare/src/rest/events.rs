@@ -32,7 +32,7 @@ async fn try_publish_one(app: &App, headers: &HeaderMap, body: Body) -> Result<(
     let committed = begin(app, publication)?.done().await?;
     // A repetition is told from what it repeats, but is as good.
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, published(&committed)))
+    Ok((status, published(&committed, 0)))
 }
 
 /// `POST /api/v1/events/batch`: answers in the order of the events.
@@ -50,12 +50,24 @@ async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value),
             .map_err(|fault| Fault::new(fault.code, format!("event {nth}: {}", fault.message)))?;
         publications.push(publication);
     }
-    // All of them take their places before the first is waited for.
-    let underway =
-        publications.into_iter().map(|publication| begin(app, publication)).collect::<Result<Vec<_>, _>>()?;
-    let mut events = Vec::with_capacity(underway.len());
+    // All of them take their places before the first is waited for. Neighbours without a key of their own are one
+    // operation: they are kept together, or refused together.
+    let mut underway = Vec::new();
+    let mut neighbours = Vec::new();
+    for publication in publications {
+        match publication.idempotency_key {
+            None => neighbours.push(publication.outgoing),
+            Some(_) => {
+                underway.extend(begin_together(app, &mut neighbours)?);
+                underway.push(begin(app, publication)?);
+            }
+        }
+    }
+    underway.extend(begin_together(app, &mut neighbours)?);
+    let mut events = Vec::new();
     for one in underway {
-        events.push(published(&one.done().await?));
+        let committed = one.done().await?;
+        events.extend((0..committed.ids.len()).map(|nth| published(&committed, nth)));
     }
     Ok((StatusCode::CREATED, json!({ "events": events })))
 }
@@ -93,7 +105,7 @@ pub(super) async fn publish(
 ) -> Result<(StatusCode, Value), Fault> {
     let idempotency_key = super::idempotency_header(headers)?;
     let committed = begin(app, Publication { outgoing, idempotency_key })?.done().await?;
-    Ok((StatusCode::CREATED, published(&committed)))
+    Ok((StatusCode::CREATED, published(&committed, 0)))
 }
 
 fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
@@ -104,10 +116,22 @@ fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
     Ok(underway)
 }
 
-/// What the publisher of one event is told: its id, and where it stands in the log of its first room that has one.
-fn published(committed: &Committed) -> Value {
-    let id = committed.ids.first().map(ToString::to_string);
-    let placed = committed.placed.first().map_or(&[][..], Vec::as_slice);
+/// Begins to publish what has gathered, as one operation; nothing if nothing has.
+fn begin_together(app: &App, gathered: &mut Vec<Outgoing>) -> Result<Option<Underway>, Fault> {
+    let events = std::mem::take(gathered);
+    let count = events.len() as u64;
+    if count == 0 {
+        return Ok(None);
+    }
+    let underway = app.hub.dispatcher().publish(None, events)?;
+    app.tally.events_published.fetch_add(count, Ordering::Relaxed);
+    Ok(Some(underway))
+}
+
+/// What the publisher of an event is told: its id, and where it stands in the log of its first room that has one.
+fn published(committed: &Committed, nth: usize) -> Value {
+    let id = committed.ids.get(nth).map(ToString::to_string);
+    let placed = committed.placed.get(nth).map_or(&[][..], Vec::as_slice);
     let mut answer = position_json(placed.iter().find_map(|placed| placed.position));
     answer["id"] = id.into();
     if placed.len() > 1 {
