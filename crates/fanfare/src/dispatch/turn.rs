@@ -174,9 +174,9 @@ impl Dispatch {
             for due in commits.iter().flat_map(|commit: &Commit| &commit.changes).filter_map(due_of) {
                 self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
             }
-            self.shared.store.commit(now, commits).await
+            // Only what is to be kept says how the store is.
+            self.note_health(self.shared.store.commit(now, commits).await)
         };
-        let outcomes = self.note_health(outcomes);
         self.finish(steps, outcomes).await;
     }
 

@@ -12,5 +12,6 @@ mod publish;
 mod run;
 mod serving;
 mod settings;
+mod store;
 mod tls;
 mod watcher;
