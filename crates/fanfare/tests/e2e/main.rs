@@ -9,6 +9,7 @@ mod fanfare;
 mod installed;
 mod ledger;
 mod publish;
+mod robustness;
 mod run;
 mod serving;
 mod settings;
