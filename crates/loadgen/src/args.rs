@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Echo(EchoArgs),
     /// Send events as fast as the server takes them.
     Ingest(IngestArgs),
+    /// Publish batches over HTTP, on connections that stay open: events answered, and how long each batch took.
+    Publish(PublishArgs),
     /// Subscribers over HTTP long-polling: deliveries, polls, order.
     Polling(FanoutArgs),
     /// Fan-out with one subscriber that stops to read halfway: does the server grow, do the others wait?
@@ -201,6 +203,46 @@ pub(crate) struct IngestArgs {
     /// Event that is acknowledged with how many sink events the server has counted; then a lost one is noticed.
     #[arg(long)]
     pub(crate) count_event: Option<String>,
+}
+
+/// Flags of `publish`.
+#[derive(Args)]
+pub(crate) struct PublishArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[arg(long, default_value_t = 16)]
+    pub(crate) conns: usize,
+    /// Events of one request.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) batch: usize,
+    /// Bytes of each event's data.
+    #[arg(long, default_value_t = 128)]
+    pub(crate) size: usize,
+    /// Rooms that the requests go round; all events of one are for one room.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rooms: usize,
+    /// Open loop: events per second, as requests that are due whether or not earlier ones were answered. Without it each
+    /// connection has one request under way.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Seconds to measure.
+    #[arg(long, default_value_t = 5.0)]
+    pub(crate) secs: f64,
+    /// Seconds to run before measuring.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) warmup: f64,
+    /// Name of a room; %ROOM% is its number.
+    #[arg(long, default_value = "project:%ROOM%")]
+    pub(crate) room: String,
+    /// Name of the event.
+    #[arg(long, default_value = "n")]
+    pub(crate) event: String,
+    /// Where batches are published.
+    #[arg(long, default_value = "/api/v1/events/batch")]
+    pub(crate) to: String,
+    /// API key, sent as `Authorization: Bearer`.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
 }
 
 /// Flags of `storm`.

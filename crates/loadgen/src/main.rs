@@ -45,6 +45,7 @@ fn run(command: &Command) -> anyhow::Result<bool> {
         Command::Fanout(args) => (scenario::fanout::run(args)?, &args.common),
         Command::Echo(args) => (scenario::echo::run(args)?, &args.common),
         Command::Ingest(args) => (scenario::ingest::run(args)?, &args.common),
+        Command::Publish(args) => (scenario::publish::run(args)?, &args.common),
         Command::Polling(args) => (scenario::polling::run(args)?, &args.common),
         Command::Slow(args) => (scenario::slow::run(args)?, &args.common),
         Command::Storm(args) => (scenario::storm::run(args)?, &args.common),

@@ -6,5 +6,6 @@ pub(crate) mod idle;
 pub(crate) mod ingest;
 mod ledger;
 pub(crate) mod polling;
+pub(crate) mod publish;
 pub(crate) mod slow;
 pub(crate) mod storm;

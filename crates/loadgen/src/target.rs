@@ -113,6 +113,14 @@ impl Target {
         request + "\r\n\r\n"
     }
 
+    /// A POST of a body to a path of the HTTP interface.
+    pub(crate) fn post_request(&self, path: &str, key: Option<&str>, body: &str) -> String {
+        let host = &self.host;
+        let key = key.map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
+        let len = body.len();
+        format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{key}Content-Length: {len}\r\n\r\n{body}")
+    }
+
     /// `kind`, the namespace unless it is the main one, and `id`: how every Socket.IO packet starts.
     pub(crate) fn packet_head(&self, kind: char, id: Option<u32>) -> String {
         let mut head = format!("4{kind}");

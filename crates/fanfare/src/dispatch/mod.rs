@@ -28,12 +28,12 @@ use hub::room::RoomName;
 use hub::store::{IdempotencyKey, Kept, Page, Placed, Record, RecordKey, RecordKind, RecordState, Store};
 use hub::time::Timestamp;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::auth::Identity;
 use crate::codes::{Code, Fault};
 
-/// Operations that may wait. 16,384: at 100,000 a second, what comes in the time of a slow disk's flush; beyond it
+/// Operations that may wait, and events in them. 16,384: at 100,000 a second, what comes in the time of a slow disk's flush; beyond it
 /// publishers are told to try again.
 const OPERATIONS_MAX: usize = 16_384;
 
@@ -171,6 +171,8 @@ impl Shared {
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     operations: mpsc::Sender<Operation>,
+    /// Room for events that wait: as many as operations.
+    places: Arc<Semaphore>,
 }
 
 impl Dispatcher {
@@ -192,7 +194,7 @@ impl Dispatcher {
             waiting: Mutex::default(),
         });
         tokio::spawn(turn::run(shared.clone(), waiting));
-        Self { shared, operations }
+        Self { shared, operations, places: Arc::new(Semaphore::new(OPERATIONS_MAX)) }
     }
 
     /// Decides on a record, or on nothing but the events, and answers when it is kept and sent.
@@ -233,7 +235,14 @@ impl Dispatcher {
         idempotency: Option<IdempotencyKey>,
         events: Vec<Outgoing>,
     ) -> Result<Underway, Fault> {
-        let rule: Rule = Box::new(move |_, _| Ok(Decision { events: events.clone(), ..Decision::default() }));
+        // A batch is one operation, but takes as much room as its events; one that is larger than all of it takes all.
+        let count = u32::try_from(events.len().min(OPERATIONS_MAX)).unwrap_or(u32::MAX);
+        let place = self.places.clone().try_acquire_many_owned(count).map_err(|_| busy())?;
+        let rule: Rule = Box::new(move |_, _| {
+            // Held for as long as the operation is.
+            let _ = &place;
+            Ok(Decision { events: events.clone(), ..Decision::default() })
+        });
         self.begin(None, idempotency, rule)
     }
 

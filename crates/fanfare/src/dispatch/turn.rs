@@ -93,6 +93,10 @@ struct KeptAnswer {
 
 pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operation>) {
     let mut dispatch = Dispatch { shared, recent: Recent::default(), next_due: None, again: Vec::new() };
+    // What an earlier process committed is sent out, as far as anybody can still be told.
+    if let Ok(health) = dispatch.shared.store.health().await {
+        dispatch.shared.sent_order.fetch_max(health.order, Ordering::AcqRel);
+    }
     dispatch.learn_next_due().await;
     let mut batch = Vec::new();
     loop {
@@ -170,9 +174,9 @@ impl Dispatch {
             for due in commits.iter().flat_map(|commit: &Commit| &commit.changes).filter_map(due_of) {
                 self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
             }
-            self.shared.store.commit(now, commits).await
+            // Only what is to be kept says how the store is.
+            self.note_health(self.shared.store.commit(now, commits).await)
         };
-        let outcomes = self.note_health(outcomes);
         self.finish(steps, outcomes).await;
     }
 
@@ -248,7 +252,7 @@ impl Dispatch {
             // Nothing is to be kept, but it goes out in its turn.
             return Step::Commit { changing, index: usize::MAX, events, answer };
         }
-        let kept_answer = KeptAnswer {
+        let kept_answer = || KeptAnswer {
             ids: events.iter().map(|prepared| prepared.event.id.to_string()).collect(),
             appends: events.iter().map(|prepared| prepared.append).collect(),
             answer: answer.clone(),
@@ -256,7 +260,7 @@ impl Dispatch {
         let index = commits.len();
         commits.push(Commit {
             answer: match changing.idempotency {
-                Some(_) => serde_json::to_string(&kept_answer).unwrap_or_default().into(),
+                Some(_) => serde_json::to_string(&kept_answer()).unwrap_or_default().into(),
                 None => Box::default(),
             },
             idempotency: changing.idempotency.clone(),
@@ -447,9 +451,14 @@ impl Dispatch {
                 return None;
             }
         };
-        let mut restored = Restored::new(returning.sid, self.shared.sent_order.load(Ordering::Acquire));
+        let sent = self.shared.sent_order.load(Ordering::Acquire);
+        let mut restored = Restored::new(returning.sid, sent);
         let mut last = None;
         for kept in missed {
+            // This turn's events are in the store already, and those behind this step are sent out after it.
+            if kept.order > sent {
+                break;
+            }
             // An event of several of its rooms comes once for each, one after the other.
             if last == Some(kept.order) || !returning.has_missed(&kept.room, kept.order) {
                 continue;
@@ -510,7 +519,9 @@ impl Dispatch {
             let Some(missing) = missing else {
                 return Err(Fault::new(Code::Busy, "the room's log moves faster than it can be replayed"));
             };
-            for kept in missing {
+            let sent = self.shared.sent_order.load(Ordering::Acquire);
+            // What this turn has committed and not sent out yet comes by itself.
+            for kept in missing.into_iter().take_while(|kept| kept.order <= sent) {
                 give(socket, &kept.event, &kept.event.argument(Some(room), kept.position), kept.order).await;
                 position = kept.position.or(position);
                 replayed += 1;

@@ -49,7 +49,7 @@ pub(super) async fn publish_draft(
     let committed = begin(app, publication).await?.done().await?;
     // A repetition is told from what it repeats, but is as good.
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, published(&committed)))
+    Ok((status, published(&committed, 0)))
 }
 
 /// `POST /api/v1/events/batch`: answers in the order of the events.
@@ -68,14 +68,24 @@ async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value),
         );
     }
     let publications = complete(app, drafts).await?;
-    // All of them take their places before the first is waited for.
-    let mut underway = Vec::with_capacity(publications.len());
+    // All of them take their places before the first is waited for. Neighbours without a key or a moment of their own are
+    // one operation: they are kept together, or refused together.
+    let mut underway = Vec::new();
+    let mut neighbours = Vec::new();
     for publication in publications {
-        underway.push(begin(app, publication).await?);
+        if publication.idempotency_key.is_none() && publication.deliver_at.is_none() {
+            neighbours.push(publication.outgoing);
+        } else {
+            underway.extend(begin_together(app, &mut neighbours)?);
+            underway.push(begin(app, publication).await?);
+        }
     }
-    let mut events = Vec::with_capacity(underway.len());
+    underway.extend(begin_together(app, &mut neighbours)?);
+    let mut events = Vec::new();
     for one in underway {
-        events.push(published(&one.done().await?));
+        let committed = one.done().await?;
+        // One that waits for its moment has no event yet.
+        events.extend((0..committed.ids.len().max(1)).map(|nth| published(&committed, nth)));
     }
     Ok((StatusCode::CREATED, json!({ "events": events })))
 }
@@ -138,7 +148,7 @@ pub(super) async fn publish(
     let idempotency_key = super::idempotency_header(headers)?;
     let publication = Publication { outgoing, deliver_at, idempotency_key };
     let committed = begin(app, publication).await?.done().await?;
-    Ok((StatusCode::CREATED, published(&committed)))
+    Ok((StatusCode::CREATED, published(&committed, 0)))
 }
 
 async fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
@@ -152,15 +162,27 @@ async fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
     Ok(underway)
 }
 
-/// What the publisher of one event is told: its id, and where it stands in the log of its first room that has one.
+/// Begins to publish what has gathered, as one operation; nothing if nothing has.
+fn begin_together(app: &App, gathered: &mut Vec<Outgoing>) -> Result<Option<Underway>, Fault> {
+    let events = std::mem::take(gathered);
+    let count = events.len() as u64;
+    if count == 0 {
+        return Ok(None);
+    }
+    let underway = app.hub.dispatcher().publish(None, events)?;
+    app.tally.events_published.fetch_add(count, Ordering::Relaxed);
+    Ok(Some(underway))
+}
+
+/// What the publisher of an event is told: its id, and where it stands in the log of its first room that has one.
 ///
 /// One that waits for its moment has the id by which it can be cancelled, and that moment.
-pub(super) fn published(committed: &Committed) -> Value {
+pub(super) fn published(committed: &Committed, nth: usize) -> Value {
     if !committed.answer.is_null() {
         return committed.answer.clone();
     }
-    let id = committed.ids.first().map(ToString::to_string);
-    let placed = committed.placed.first().map_or(&[][..], Vec::as_slice);
+    let id = committed.ids.get(nth).map(ToString::to_string);
+    let placed = committed.placed.get(nth).map_or(&[][..], Vec::as_slice);
     let mut answer = position_json(placed.iter().find_map(|placed| placed.position));
     answer["id"] = id.into();
     if placed.len() > 1 {

@@ -277,6 +277,9 @@ async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Resp
     if !is_origin_allowed(&app.origins, &headers) {
         return app.refuse(Fault::new(Code::OriginNotAllowed, ORIGIN_ADVICE));
     }
+    if !is_text(request.uri().path()) {
+        return app.refuse(Fault::new(Code::BadRequest, "the path is not UTF-8"));
+    }
     if request.method() == Method::OPTIONS && headers.contains_key(ORIGIN) {
         let mut response = StatusCode::NO_CONTENT.into_response();
         app.cors.apply_preflight(&headers, response.headers_mut());
@@ -288,6 +291,27 @@ async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Resp
     };
     app.cors.apply(&headers, response.headers_mut());
     response
+}
+
+/// Whether a path is text once its escapes are undone (RFC 3986 §2.1). What is no escape stands for itself.
+fn is_text(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                plain.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            (byte, _, _) => {
+                plain.push(byte);
+                at += 1;
+            }
+        }
+    }
+    std::str::from_utf8(&plain).is_ok()
 }
 
 /// What a page is told whose origin is not allowed.
@@ -321,6 +345,16 @@ pub(crate) fn cors(origins: &Origins) -> engine::Cors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_text_or_not_after_its_escapes() {
+        for text in ["/", "/a%20b", "/%e2%82%ac", "/100%", "/%zz", "/%4", "/\u{fc}"] {
+            assert!(is_text(text), "{text}");
+        }
+        for other in ["/%ff", "/a%e2%82", "/%C3/x"] {
+            assert!(!is_text(other), "{other}");
+        }
+    }
 
     #[test]
     fn own_pages_and_listed_ones_may_use_the_server() {

@@ -80,6 +80,11 @@ impl Fanfare {
         Self { child, addresses, _data: data }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The api listener's URL.
     pub(crate) fn api(&self) -> &str {
         self.address("api").expect("the api listener is open")

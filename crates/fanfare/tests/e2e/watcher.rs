@@ -114,9 +114,15 @@ impl Watcher {
 
     /// Sends an event, and answers the ack and the events that came before it.
     pub(crate) fn ask(&mut self, event: &str, payload: &Value) -> (Value, Vec<(String, Value)>) {
+        self.ask_with(event, std::slice::from_ref(payload))
+    }
+
+    /// As [`Watcher::ask`], with any number of arguments.
+    pub(crate) fn ask_with(&mut self, event: &str, arguments: &[Value]) -> (Value, Vec<(String, Value)>) {
         let id = self.next_ack;
         self.next_ack += 1;
-        self.post(&format!("42{}{id}{}", self.namespace, json!([event, payload])));
+        let arguments: Vec<Value> = std::iter::once(event.into()).chain(arguments.iter().cloned()).collect();
+        self.post(&format!("42{}{id}{}", self.namespace, json!(arguments)));
         let prefix = format!("43{}{id}", self.namespace);
         let mut events = Vec::new();
         loop {
