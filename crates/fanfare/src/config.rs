@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::auth::AuthConfig;
+use crate::limits::LimitsConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
 /// The file that is read if no other is named and it is there.
@@ -52,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) store: store_sqlite::Options,
     /// Bounds of the HTTP interface.
     pub(crate) rest: RestLimits,
+    /// How much one may ask for.
+    pub(crate) limits: LimitsConfig,
     /// Settings of the shards.
     pub(crate) engine: engine::Config,
     /// Threshold of compressed polling replies.
@@ -321,7 +324,8 @@ fn store_options(store: &settings::StoreSettings) -> Result<store_sqlite::Option
 }
 
 fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
-    let RawConfig { server, api, realtime, cors, rest, socketio, recovery, auth, rooms, store, log } = raw;
+    let RawConfig { server, api, realtime, cors, rest, socketio, recovery, auth, limits, rooms, store, log } =
+        raw;
     let auth = AuthConfig::convert(auth)?;
     let policies = crate::auth::policies(&rooms, auth.is_open)?;
     let store = store_options(&store)?;
@@ -397,6 +401,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             batch_events_max: at_least("rest.batch_events_max", rest.batch_events_max, 1)?,
             rooms_per_event_max: at_least("rest.rooms_per_event_max", rest.rooms_per_event_max, 1)?,
         },
+        limits: LimitsConfig::convert(&limits)?,
         engine,
         http_compression: Some(socketio.http_compression_bytes_min).filter(|bytes| *bytes > 0),
         header_timeout: nonzero("socketio.header_timeout", &socketio.header_timeout)?,

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::auth::Authenticator;
 use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, due_rule};
+use crate::limits::Limits;
 use crate::realtime::{self, Hub};
 use crate::rest::{self, App};
 use crate::tally::Tally;
@@ -43,14 +44,20 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         [("echo".to_owned(), tools::ToolConfig::echo())].into(),
         tokio::runtime::Handle::current(),
     )?;
-    let hub = Arc::new(Hub::new(tally.clone(), auth.clone(), config.engine.outbox_bytes_max, tools));
+    let limits = Limits::new(&config.limits);
+    tokio::spawn(limits.clone().sweep());
+    let hub = Arc::new(Hub::new(tally.clone(), limits, auth.clone(), config.engine.outbox_bytes_max, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
     let policies = Arc::new(config.policies.clone());
     let store = Arc::new(SqliteStore::open(config.store.clone())?);
     let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
         (hub::store::RecordKind::Job, |record, now| Ok(due_rule(record, now, hub::job::due))),
+        (hub::store::RecordKind::Revocation, |record, now| {
+            Ok(due_rule(record, now, crate::auth::revocation_due))
+        }),
         (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
     ];
+    auth.recall(&*store).await.context("what was revoked cannot be known")?;
     let dispatcher = Dispatcher::start(server.clone(), store.clone(), policies, due_rules);
     hub.run_on(server.clone(), dispatcher);
     let app = App {
@@ -100,6 +107,7 @@ struct Door {
 fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
     let engine = config.engine.clone();
     let origins = config.origins.clone();
+    let opening_hub = hub.clone();
     let mut builder = Server::builder()
         .configure(move |settings| *settings = engine)
         .paths(API_PATHS)
@@ -110,8 +118,12 @@ fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
         .cors(rest::cors(&config.origins))
         // CORS does not hold for WebSocket: without this, any page that somebody opens could watch.
         .allow_request(move |request| {
-            let is_allowed = rest::is_origin_allowed(&origins, &request.headers);
-            async move { if is_allowed { Ok(()) } else { Err(rest::ORIGIN_ADVICE.to_owned()) } }
+            let verdict = if rest::is_origin_allowed(&origins, &request.headers) {
+                realtime::may_open(&opening_hub, request.address.map(|address| address.ip()))
+            } else {
+                Err(rest::ORIGIN_ADVICE.to_owned())
+            };
+            async move { verdict }
         });
     if let Some(shards) = config.shards {
         builder = builder.shards(shards);

@@ -1,13 +1,16 @@
 //! Owns publishing over HTTP: one event, or many as a JSON array or NDJSON.
 //! Does not know what events mean. Invariant: of a batch with a bad event nothing is published.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::outgoing::Outgoing;
+use hub::principal::Principal;
 use hub::store::IdempotencyKey;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -18,17 +21,28 @@ use crate::dispatch::{Committed, Underway, position_json};
 use crate::event::Publication;
 
 /// `POST /api/v1/events`
-pub(super) async fn publish_one(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
-    let outcome = try_publish_one(&app, &headers, body).await;
+pub(super) async fn publish_one(
+    State(app): State<App>,
+    Extension(principal): Extension<Arc<Principal>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let outcome = try_publish_one(&app, &principal, &headers, body).await;
     app.answer(outcome)
 }
 
-async fn try_publish_one(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_publish_one(
+    app: &App,
+    principal: &Principal,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
     let mut publication = Publication::parse(&body, app.limits.rooms_per_event_max)?;
     if let Some(key) = super::idempotency_header(headers)? {
         publication.idempotency_key.get_or_insert(key);
     }
+    app.hub.limits.events(principal, 1)?;
     let committed = begin(app, publication)?.done().await?;
     // A repetition is told from what it repeats, but is as good.
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
@@ -36,12 +50,20 @@ async fn try_publish_one(app: &App, headers: &HeaderMap, body: Body) -> Result<(
 }
 
 /// `POST /api/v1/events/batch`: answers in the order of the events.
-pub(super) async fn publish_batch(State(app): State<App>, body: Body) -> Response {
-    let outcome = try_publish_batch(&app, body).await;
+pub(super) async fn publish_batch(
+    State(app): State<App>,
+    Extension(principal): Extension<Arc<Principal>>,
+    body: Body,
+) -> Response {
+    let outcome = try_publish_batch(&app, &principal, body).await;
     app.answer(outcome)
 }
 
-async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_publish_batch(
+    app: &App,
+    principal: &Principal,
+    body: Body,
+) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
     let texts = split(&body, app.limits.batch_events_max)?;
     let mut publications = Vec::with_capacity(texts.len());
@@ -50,6 +72,7 @@ async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value),
             .map_err(|fault| Fault::new(fault.code, format!("event {nth}: {}", fault.message)))?;
         publications.push(publication);
     }
+    app.hub.limits.events(principal, publications.len())?;
     // All of them take their places before the first is waited for.
     let underway =
         publications.into_iter().map(|publication| begin(app, publication)).collect::<Result<Vec<_>, _>>()?;

@@ -6,6 +6,7 @@ mod browser;
 mod clients;
 mod fanfare;
 mod installed;
+mod limits;
 mod publish;
 mod run;
 mod serving;
