@@ -1,7 +1,7 @@
 //! Owns what was taken back before it expired: tokens by their id, sessions, and all that a user had until a moment.
 //! Does not know how it is kept. Invariant: bounded, and what is revoked stays so until it is forgotten on purpose.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use hub::principal::Principal;
 use hub::time::Timestamp;
@@ -57,8 +57,8 @@ fn is_older(issued_at: Option<Timestamp>, revoked_at: Timestamp) -> bool {
 #[derive(Clone, Debug, Default)]
 pub struct Revocations {
     users: BTreeMap<Box<str>, Timestamp>,
-    sessions: BTreeSet<Box<str>>,
-    tokens: BTreeSet<Box<str>>,
+    sessions: BTreeMap<Box<str>, Timestamp>,
+    tokens: BTreeMap<Box<str>, Timestamp>,
 }
 
 /// There are [`REVOCATIONS_MAX`] revocations already. Changing the secret revokes everything at once.
@@ -73,25 +73,27 @@ impl Revocations {
     pub fn add(&mut self, revocation: Revocation) -> Result<(), Full> {
         let is_known = match &revocation.subject {
             Subject::User(user) => self.users.contains_key(user),
-            Subject::Session(session) => self.sessions.contains(session),
-            Subject::Jti(id) => self.tokens.contains(id),
+            Subject::Session(session) => self.sessions.contains_key(session),
+            Subject::Jti(id) => self.tokens.contains_key(id),
         };
         if !is_known && self.len() >= REVOCATIONS_MAX {
             return Err(Full);
         }
-        match revocation.subject {
-            Subject::User(user) => {
-                let at = self.users.entry(user).or_default();
-                *at = revocation.at.max(*at);
-            }
-            Subject::Session(session) => {
-                self.sessions.insert(session);
-            }
-            Subject::Jti(id) => {
-                self.tokens.insert(id);
-            }
-        }
+        let (of_kind, id) = match revocation.subject {
+            Subject::User(id) => (&mut self.users, id),
+            Subject::Session(id) => (&mut self.sessions, id),
+            Subject::Jti(id) => (&mut self.tokens, id),
+        };
+        let at = of_kind.entry(id).or_default();
+        *at = revocation.at.max(*at);
         Ok(())
+    }
+
+    /// Forgets those that are older than a moment: whatever they took back has expired by itself.
+    pub fn forget_before(&mut self, moment: Timestamp) {
+        for of_kind in [&mut self.users, &mut self.sessions, &mut self.tokens] {
+            of_kind.retain(|_, at| *at >= moment);
+        }
     }
 
     /// Whether any takes back what a principal proved.
@@ -103,8 +105,8 @@ impl Revocations {
             .and_then(|user| self.users.get(user))
             .is_some_and(|at| is_older(principal.issued_at, *at));
         by_user
-            || principal.session.as_ref().is_some_and(|session| self.sessions.contains(session))
-            || principal.token_id.as_ref().is_some_and(|id| self.tokens.contains(id))
+            || principal.session.as_ref().is_some_and(|session| self.sessions.contains_key(session))
+            || principal.token_id.as_ref().is_some_and(|id| self.tokens.contains_key(id))
     }
 
     /// How many there are.
@@ -172,6 +174,20 @@ mod tests {
         assert_eq!(add(&mut all, Subject::User("7".into()), 1_000), Ok(()));
         assert!(all.covers(&principal("7", Some(8_000))));
         assert!(!all.covers(&principal("8", Some(8_000))));
+    }
+
+    #[test]
+    fn what_is_older_than_a_moment_is_forgotten() {
+        let mut all = Revocations::default();
+        for (id, at) in [("old", 1_000), ("new", 2_000)] {
+            for subject in [Subject::User(id.into()), Subject::Session(id.into()), Subject::Jti(id.into())] {
+                all.add(Revocation { subject, at: Timestamp(at) }).unwrap();
+            }
+        }
+        all.forget_before(Timestamp(2_000));
+        assert_eq!(all.len(), 3);
+        assert!(all.covers(&principal("new", Some(1_000))));
+        assert!(!all.covers(&principal("old", Some(500))));
     }
 
     #[test]

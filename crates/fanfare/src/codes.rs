@@ -1,6 +1,8 @@
 //! Owns the codes of errors as peers see them, over HTTP and Socket.IO: one table, never reused.
 //! Does not know who reports them.
 
+use std::time::Duration;
+
 use hub::fault::Refusal;
 
 /// Declares the table: a variant, its text on the wire, the HTTP status, and whether the same request may succeed
@@ -93,6 +95,10 @@ codes! {
     AlreadyExists = "already_exists", 409, retry: false;
     /// What the record has become does not allow it, such as ending a second time.
     WrongState = "wrong_state", 409, retry: false;
+    /// The user has as many sockets as one may have.
+    TooManySockets = "too_many_sockets", 429, retry: true;
+    /// More came than one of the settings `[limits]` allows.
+    RateLimited = "rate_limited", 429, retry: true;
     /// The body is longer than `rest.body_bytes_max`.
     BodyTooLarge = "body_too_large", 413, retry: false;
     /// A command's arguments are not what it takes.
@@ -136,20 +142,28 @@ pub(crate) struct Fault {
     pub(crate) code: Code,
     /// What people read.
     pub(crate) message: String,
+    /// Seconds after which it makes sense to try again, where it does.
+    pub(crate) retry_after: Option<u64>,
 }
 
 impl Fault {
     /// A refusal.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        // 1 s: what overloads a shard's mailbox passes in far less.
+        Self { code, message: message.into(), retry_after: code.may_retry().then_some(1) }
+    }
+
+    /// The same, if it is known when to try again. Whole seconds, because HTTP has no others (RFC 9110 §10.2.3).
+    pub(crate) fn retry_in(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after: Some(seconds.max(1)), ..self }
     }
 
     /// `{code, message}`, with `retry_after` in seconds where trying again makes sense.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let mut error = serde_json::json!({ "code": self.code.as_str(), "message": self.message });
-        if self.code.may_retry() {
-            // 1 s: what overloads a shard's mailbox passes in far less.
-            error["retry_after"] = 1.into();
+        if let Some(seconds) = self.retry_after {
+            error["retry_after"] = seconds.into();
         }
         error
     }
@@ -166,7 +180,7 @@ impl From<hub::fault::Fault> for Fault {
             Refusal::WrongState => Code::WrongState,
             Refusal::TooMany => Code::TooMany,
         };
-        Self { code, message: fault.message }
+        Self::new(code, fault.message)
     }
 }
 

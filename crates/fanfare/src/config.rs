@@ -9,6 +9,7 @@ use std::time::Duration;
 use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
+use crate::limits::LimitsConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
 /// The file that is read if no other is named and it is there.
@@ -59,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) github: Option<Github>,
     /// The tools that sockets may ask, by id.
     pub(crate) tools: BTreeMap<String, tools::ToolConfig>,
+    /// How much one may ask for.
+    pub(crate) limits: LimitsConfig,
     /// Settings of the shards.
     pub(crate) engine: engine::Config,
     /// Threshold of compressed polling replies.
@@ -357,8 +360,21 @@ fn store_options(store: &settings::StoreSettings) -> Result<store_sqlite::Option
 }
 
 fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
-    let RawConfig { server, api, realtime, cors, rest, socketio, recovery, auth, rooms, store, github, log } =
-        raw;
+    let RawConfig {
+        server,
+        api,
+        realtime,
+        cors,
+        rest,
+        socketio,
+        recovery,
+        auth,
+        limits,
+        rooms,
+        store,
+        github,
+        log,
+    } = raw;
     let auth = AuthConfig::convert(auth)?;
     let policies = crate::auth::policies(&rooms, auth.is_open)?;
     let store = store_options(&store)?;
@@ -442,6 +458,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         },
         github: github_settings(github)?,
         tools,
+        limits: LimitsConfig::convert(&limits)?,
         engine,
         http_compression: Some(socketio.http_compression_bytes_min).filter(|bytes| *bytes > 0),
         header_timeout: nonzero("socketio.header_timeout", &socketio.header_timeout)?,

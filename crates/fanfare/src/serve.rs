@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::auth::Authenticator;
 use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, due_rule};
+use crate::limits::Limits;
 use crate::realtime::{self, Hub, Member};
 use crate::rest::{self, App};
 use crate::tally::Tally;
@@ -41,7 +42,9 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let auth = Authenticator::start(&config.auth, config.policies.clone())?;
     let tally = Arc::new(Tally::new());
     let tools = tools::Tools::new(config.tools.clone(), tokio::runtime::Handle::current())?;
-    let hub = Arc::new(Hub::new(tally.clone(), auth.clone(), &config.engine, tools));
+    let limits = Limits::new(&config.limits);
+    tokio::spawn(limits.clone().sweep());
+    let hub = Arc::new(Hub::new(tally.clone(), limits, auth.clone(), &config.engine, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
     let policies = Arc::new(config.policies.clone());
     let store = Arc::new(SqliteStore::open(config.store.clone())?);
@@ -53,8 +56,12 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
                 hub::notification::due(inbox, now, &hub::notification::NotificationLimits::default())
             }))
         }),
+        (hub::store::RecordKind::Revocation, |record, now| {
+            Ok(due_rule(record, now, crate::auth::revocation_due))
+        }),
         (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
     ];
+    auth.recall(&*store).await.context("what was revoked cannot be known")?;
     let dispatcher = Dispatcher::start(server.clone(), store.clone(), policies, due_rules);
     hub.run_on(server.clone(), dispatcher);
     tokio::spawn({
@@ -110,6 +117,7 @@ struct Door {
 fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
     let engine = config.engine.clone();
     let origins = config.origins.clone();
+    let opening_hub = hub.clone();
     let mut builder = Server::builder()
         .configure(move |settings| *settings = engine)
         .paths(API_PATHS)
@@ -120,8 +128,12 @@ fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
         .cors(rest::cors(&config.origins))
         // CORS does not hold for WebSocket: without this, any page that somebody opens could watch.
         .allow_request(move |request| {
-            let is_allowed = rest::is_origin_allowed(&origins, &request.headers);
-            async move { if is_allowed { Ok(()) } else { Err(rest::ORIGIN_ADVICE.to_owned()) } }
+            let verdict = if rest::is_origin_allowed(&origins, &request.headers) {
+                realtime::may_open(&opening_hub, request.address.map(|address| address.ip()))
+            } else {
+                Err(rest::ORIGIN_ADVICE.to_owned())
+            };
+            async move { verdict }
         });
     if let Some(shards) = config.shards {
         builder = builder.shards(shards);

@@ -220,8 +220,33 @@ settings! {
         hook_cache: String = "10s".into(),
         /// How long before its token expires a socket is told `token_expiring`.
         expiry_warning: String = "60s".into(),
+        /// How long a revocation is kept: at least as long as the longest-lived token, which could be used again after
+        /// it. Longer: those that no longer matter count towards the 100,000 that there may be. "0s": for ever.
+        revocations_kept: String = "90d".into(),
         /// Whether `/metrics` may be read without a key.
         metrics_public: bool = false,
+    }
+
+    /// How much one may ask for, so that nobody takes what is others'. 0 switches a limit off. Whoever is beyond one is
+    /// refused with `rate_limited` and told when to try again; nothing is disconnected.
+    limits: Limits {
+        /// Commands a second of one socket.
+        commands_per_socket: u32 = 1_000,
+        /// Commands a second of all sockets of one user together.
+        commands_per_user: u32 = 5_000,
+        /// Sessions opened and namespaces connected to, a second, from one address (of IPv6: one /64). Behind a proxy
+        /// everybody comes from its address.
+        handshakes_per_address: u32 = 1_000,
+        /// Requests a second with one API key, or with tokens of one admin.
+        requests_per_key: u32 = 5_000,
+        /// Events and log lines a second that are published with them.
+        events_per_key: u32 = 50_000,
+        /// How many seconds' worth of these may come at once. Lower: evener load. Higher: more patience with whoever
+        /// comes rarely and with a lot. Whole seconds.
+        burst: String = "20s".into(),
+        /// Sockets of one user, in all namespaces, those included that were lost a moment ago and may come back. A
+        /// further one is refused with `too_many_sockets`.
+        sockets_per_user: usize = 1_000,
     }
 
     /// Rooms: what holds for each kind. A kind is a table with any of: `join` and `publish` ("everyone", "owner",

@@ -16,13 +16,14 @@ use auth::{pair, token};
 use hub::policy::Policies;
 use hub::principal::{Principal, PrincipalKind};
 use hub::room::{RoomKind, RoomName};
+use hub::store::Store;
 
 use super::config::AuthConfig;
 use super::hook::{AccessHook, ConnectHook};
 use super::http::Http;
 use super::jwks::Jwks;
 use super::presented::Presented;
-use super::revocations::{InMemory, RevocationList};
+use super::revocations::{KeptRevocation, RevocationList};
 
 /// Bytes below which a shared secret can be guessed. RFC 7518 §3.2 asks for as many as HS256 has.
 const SECRET_BYTES_MIN: usize = 32;
@@ -38,7 +39,7 @@ pub(crate) struct Authenticator {
     signing_secret: Secret,
     keys: ApiKeys,
     connect_hook: Option<ConnectHook>,
-    revocations: Box<dyn RevocationList>,
+    revocations: RevocationList,
     pub(super) access_hook: Option<AccessHook>,
     pub(super) policies: Policies,
     pub(super) expiry_warning: Duration,
@@ -79,7 +80,7 @@ impl Authenticator {
             keys: config.keys.clone(),
             connect_hook: hook(&config.connect_hook)
                 .map(|(url, http, lifetime)| ConnectHook::new(url, http, lifetime)),
-            revocations: Box::new(InMemory::default()),
+            revocations: RevocationList::new(config.revocations_kept),
             access_hook: hook(&config.access_hook)
                 .map(|(url, http, lifetime)| AccessHook::new(url, http, lifetime)),
             policies,
@@ -163,12 +164,22 @@ impl Authenticator {
         self.revocations.covers(principal)
     }
 
-    /// Takes something back. Sockets that are connected stay so: [`super::revoke`] ends them.
+    /// Takes something back, at once; it is the caller's to have the record kept that it answers. Sockets that are
+    /// connected stay so: [`super::revoke`] ends them.
     ///
     /// # Errors
     /// [`Full`].
-    pub(crate) fn revoke(&self, revocation: Revocation) -> Result<(), Full> {
-        self.revocations.add(revocation)
+    pub(super) fn revoke(&self, revocation: Revocation) -> Result<KeptRevocation, Full> {
+        self.revocations.add(revocation.clone())?;
+        Ok(KeptRevocation::new(revocation, self.revocations.lifetime))
+    }
+
+    /// Takes back again what was taken back before the process began. Call it before anybody may come in.
+    ///
+    /// # Errors
+    /// The environment's: what was taken back cannot be known.
+    pub(crate) async fn recall(&self, store: &dyn Store) -> anyhow::Result<()> {
+        self.revocations.load(store).await
     }
 }
 

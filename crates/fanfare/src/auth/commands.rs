@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use auth::fault::{AuthFault, Blame};
+use auth::fault::AuthFault;
 use engine::{ConnectRequest, Namespace, Refusal, Socket};
 use hub::access::Action;
 use hub::principal::{Principal, PrincipalKind};
@@ -14,46 +14,63 @@ use super::identity::Identity;
 use super::presented::Presented;
 use super::{ADMIN_NAMESPACE, Authenticator, audit};
 use crate::codes::Fault;
+use crate::limits::Limits;
 use crate::tally::Tally;
 
 /// Guards a namespace: whoever connects to it must say who they are, unless everybody may.
-pub(crate) fn register(namespace: &mut Namespace, auth: &Arc<Authenticator>, tally: &Arc<Tally>) {
-    let (auth, tally) = (auth.clone(), tally.clone());
+pub(crate) fn register(
+    namespace: &mut Namespace,
+    auth: &Arc<Authenticator>,
+    limits: &Arc<Limits>,
+    tally: &Arc<Tally>,
+) {
+    let (auth, limits, tally) = (auth.clone(), limits.clone(), tally.clone());
     namespace.middleware(move |request| {
-        let (auth, tally) = (auth.clone(), tally.clone());
+        let (auth, limits, tally) = (auth.clone(), limits.clone(), tally.clone());
         async move {
             if !auth.is_open() {
                 // From here on not on the shard's thread: signatures take long enough to delay others' packets.
                 tokio::task::yield_now().await;
             }
-            let address = request.handshake().address().map(|address| address.ip().to_string());
-            let fault = match identify(&auth, &request).await {
+            let address = request.handshake().address().map(|address| address.ip());
+            // Before anything is looked at: made-up tokens cost time, too.
+            let outcome = match limits.handshake(address) {
+                Ok(()) => identify(&auth, &limits, &request).await,
+                Err(fault) => Err(fault),
+            };
+            let fault = match outcome {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
-            tally.count_fault(Fault::from(fault).code);
-            audit::connect_refused(request.namespace(), address.as_deref(), fault.code());
-            let mut data = json!({ "code": fault.code() });
-            if fault.blame() == Blame::Environment {
-                data["retry_after"] = 1.into();
+            tally.count_fault(fault.code);
+            let address = address.map(|address| address.to_string());
+            audit::connect_refused(request.namespace(), address.as_deref(), fault.code.as_str());
+            let mut data = json!({ "code": fault.code.as_str() });
+            if let Some(seconds) = fault.retry_after {
+                data["retry_after"] = seconds.into();
             }
-            Err(Refusal::new(fault.message()).with_data(data))
+            Err(Refusal::new(fault.message).with_data(data))
         }
     });
 }
 
-async fn identify(auth: &Authenticator, request: &ConnectRequest) -> Result<(), AuthFault> {
+async fn identify(auth: &Authenticator, limits: &Limits, request: &ConnectRequest) -> Result<(), Fault> {
     let presented = Presented::by_socket(request)?;
     let principal = auth.judge(&presented).await?;
     if request.namespace() == ADMIN_NAMESPACE && !auth.is_open() && !principal.is_admin() {
-        return Err(AuthFault::RoleMissing);
+        return Err(AuthFault::RoleMissing.into());
     }
     match request.state::<Identity>() {
         // Recovered: rooms and missed events are the old socket's, so it must be the same user.
-        Some(identity) if is_same(&identity.principal(), &principal) => identity.replace(principal),
-        Some(_) => return Err(AuthFault::TokenOtherUser),
+        Some(identity) if is_same(&identity.principal(), &principal) => {
+            identity.sit(|| limits.seat(&principal))?;
+            identity.replace(principal);
+        }
+        Some(_) => return Err(AuthFault::TokenOtherUser.into()),
         None => {
-            request.set_state(Identity::new(principal));
+            let identity = Identity::new(principal.clone());
+            identity.sit(|| limits.seat(&principal))?;
+            request.set_state(identity);
         }
     }
     Ok(())

@@ -41,6 +41,8 @@ pub(crate) struct AuthConfig {
     pub(crate) hook_cache: Duration,
     /// How long before its end a socket is warned.
     pub(crate) expiry_warning: Duration,
+    /// How long a revocation is kept; nothing: for ever.
+    pub(crate) revocations_kept: Duration,
     /// Whether `/metrics` needs no key.
     pub(crate) metrics_public: bool,
 }
@@ -119,6 +121,7 @@ impl AuthConfig {
             hook_timeout: nonzero("auth.hook_timeout", &raw.hook_timeout)?,
             hook_cache: duration("auth.hook_cache", &raw.hook_cache)?,
             expiry_warning: duration("auth.expiry_warning", &raw.expiry_warning)?,
+            revocations_kept: duration("auth.revocations_kept", &raw.revocations_kept)?,
             metrics_public: raw.metrics_public,
         })
     }

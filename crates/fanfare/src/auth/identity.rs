@@ -2,8 +2,8 @@
 //! Does not judge proofs. Invariant: whatever waits for the end holds the socket's address, never its identity, so that
 //! it ends with the socket.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use engine::{Broadcaster, Socket};
@@ -12,6 +12,8 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{audit, now};
+use crate::codes::Fault;
+use crate::limits::Seat;
 use crate::realtime::Turns;
 
 /// Longest sleep before the clock is looked at again: it may be set, and a machine may have slept.
@@ -26,6 +28,8 @@ pub(crate) struct Identity {
     is_watched: AtomicBool,
     /// The order of its commands, which outlives the principal.
     pub(crate) turns: Turns,
+    /// Its place among its user's sockets.
+    seat: OnceLock<Seat>,
 }
 
 impl Identity {
@@ -35,7 +39,25 @@ impl Identity {
             principal: watch::Sender::new(Arc::new(principal)),
             is_watched: AtomicBool::new(false),
             turns: Turns::default(),
+            seat: OnceLock::new(),
         }
+    }
+
+    /// Gives the socket its place, if it has none.
+    ///
+    /// # Errors
+    /// Whatever `take` refuses with.
+    pub(crate) fn sit(&self, take: impl FnOnce() -> Result<Seat, Fault>) -> Result<(), Fault> {
+        if self.seat.get().is_none() {
+            // If somebody was faster, theirs holds and ours is given back.
+            let _ = self.seat.set(take()?);
+        }
+        Ok(())
+    }
+
+    /// Its place; `None` while it is not connected.
+    pub(crate) fn seat(&self) -> Option<&Seat> {
+        self.seat.get()
     }
 
     /// Who that is now.

@@ -32,6 +32,7 @@ pub(crate) use guard::check;
 pub(crate) use identity::Identity;
 pub(crate) use policies::policies;
 pub(crate) use presented::Presented;
+pub(crate) use revocations::due as revocation_due;
 pub(crate) use routes::revoke;
 
 /// The namespaces whose sockets are guarded: all that there are.

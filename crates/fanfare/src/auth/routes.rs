@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use engine::Server;
 use hub::principal::Principal;
+use hub::record::State as _;
 use serde_json::json;
 
 use super::commands::principal_of;
@@ -51,12 +52,14 @@ async fn try_revoke(app: &App, principal: &Principal, body: Body) -> Result<usiz
         return Err(Fault::new(Code::BadRequest, message));
     }
     let revocation = Revocation { subject, at: now() };
-    app.auth.revoke(revocation.clone()).map_err(|_| {
+    let kept = app.auth.revoke(revocation.clone()).map_err(|_| {
         Fault::new(
             Code::TooMany,
             format!("there are {REVOCATIONS_MAX} revocations: change the secret instead"),
         )
     })?;
+    // It holds already. If it cannot be kept the sender is told so, and sends it again.
+    app.hub.dispatcher().change(Some(kept.key()), None, kept.rule()).await?;
     // After it holds: whoever connects from now on is refused, so that none is missed.
     let disconnected = disconnect(&app.server, &revocation).await;
     audit::revoked(principal, kind, &id, disconnected);

@@ -36,19 +36,19 @@ pub(crate) struct Requests(Mutex<HashMap<(String, String), Canceller>>);
 pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
     let asker = hub.clone();
     namespace.on_raw("ai_request", move |socket, event| {
-        let caller = Caller::of(socket, event, &asker.tally);
+        let Some(caller) = Caller::admit(socket, event, &asker) else { return };
         let outcome = asker.ask(socket, event);
         caller.finish(outcome);
     });
     let canceller = hub.clone();
     namespace.on_raw("ai_cancel", move |socket, event| {
-        let caller = Caller::of(socket, event, &canceller.tally);
+        let Some(caller) = Caller::admit(socket, event, &canceller) else { return };
         let outcome = canceller.cancel(socket, event);
         caller.finish(outcome);
     });
     let decider = hub.clone();
     namespace.on_raw("approve", move |socket, event| {
-        let caller = Caller::of(socket, event, &decider.tally);
+        let Some(caller) = Caller::admit(socket, event, &decider) else { return };
         let takes = "{thread_id, checkpoint_id?, approved, comment?}";
         let approval = match argument::<Approval>(event, takes) {
             Ok(approval) => approval,

@@ -7,6 +7,8 @@ use engine::{ArgsFault, Event, PendingAnswer, Socket};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::Hub;
+use crate::auth::Identity;
 use crate::codes::{Code, Fault};
 use crate::tally::Tally;
 
@@ -19,13 +21,22 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn of(socket: &Socket, event: &Event<'_>, tally: &Arc<Tally>) -> Self {
-        tally.count_command(event.name());
-        Self {
+    /// Takes a command; `None` if it was refused at once, because its sender has sent too many.
+    pub(crate) fn admit(socket: &Socket, event: &Event<'_>, hub: &Hub) -> Option<Self> {
+        hub.tally.count_command(event.name());
+        let caller = Self {
             socket: socket.clone(),
             command: event.name().to_owned(),
             answering: event.reserve_answer(socket),
-            tally: tally.clone(),
+            tally: hub.tally.clone(),
+        };
+        let identity = socket.state::<Identity>();
+        match identity.as_deref().and_then(Identity::seat).map_or(Ok(()), |seat| hub.limits.command(seat)) {
+            Ok(()) => Some(caller),
+            Err(fault) => {
+                caller.refuse(&fault);
+                None
+            }
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
     for event in hub::dashboard::EVENTS {
         let hub = hub.clone();
         namespace.on_raw(event.name, move |socket, event| {
-            let caller = Caller::of(socket, event, &hub.tally);
+            let Some(caller) = Caller::admit(socket, event, &hub) else { return };
             let update = match hub.update(socket, event) {
                 Ok(update) => update,
                 Err(fault) => return caller.refuse(&fault),

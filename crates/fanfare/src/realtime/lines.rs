@@ -39,7 +39,7 @@ fn logs(namespace: &mut Namespace, hub: &Arc<Hub>) {
     });
     let hub = hub.clone();
     namespace.on_raw("filter", move |socket, event| {
-        let caller = Caller::of(socket, event, &hub.tally);
+        let Some(caller) = Caller::admit(socket, event, &hub) else { return };
         let asked = argument::<Value>(event, "{thread_id?, level?}");
         match asked.and_then(|asked| Ok(LogFilter::parse(&asked, &LogLimits::default())?)) {
             Ok(filter) => {

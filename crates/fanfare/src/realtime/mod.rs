@@ -10,6 +10,7 @@ mod members;
 mod rooms;
 mod turns;
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,7 @@ use crate::auth::{self, Authenticator, Identity, principal_of};
 use crate::codes::{Code, Fault};
 use crate::dispatch::Dispatcher;
 use crate::event::timestamp;
+use crate::limits::Limits;
 use crate::tally::Tally;
 
 pub(crate) use lines::log_event;
@@ -46,6 +48,7 @@ pub(crate) struct Hub {
     engine: OnceLock<(Server, Dispatcher)>,
     control: Handle,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) limits: Arc<Limits>,
     auth: Arc<Authenticator>,
     /// Bytes that one replay may put into a socket's outbox.
     replay_bytes_max: usize,
@@ -62,6 +65,7 @@ pub(crate) struct Hub {
 impl Hub {
     pub(crate) fn new(
         tally: Arc<Tally>,
+        limits: Arc<Limits>,
         auth: Arc<Authenticator>,
         engine: &engine::Config,
         tools: Tools,
@@ -70,6 +74,7 @@ impl Hub {
             engine: OnceLock::new(),
             control: Handle::current(),
             tally,
+            limits,
             auth,
             replay_bytes_max: engine.outbox_bytes_max / 2,
             away_max: engine.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.disconnection_max),
@@ -143,6 +148,18 @@ impl Hub {
     }
 }
 
+/// Whether someone may open a session now.
+///
+/// # Errors
+/// The text of the refusal. EIO4 "Handshake" has no place for more: the peer gets 403 with it as `message`.
+pub(crate) fn may_open(hub: &Hub, address: Option<IpAddr>) -> Result<(), String> {
+    hub.limits.handshake(address).map_err(|fault| {
+        hub.tally.count_fault(fault.code);
+        let seconds = fault.retry_after.unwrap_or(1);
+        format!("{}: {}; try again in {seconds} s", fault.code.as_str(), fault.message)
+    })
+}
+
 /// Registers the namespaces and their commands.
 pub(crate) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
     let builder = builder
@@ -181,10 +198,10 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
 
 /// What every namespace has: who somebody is, `ping`, and an answer to what nobody knows.
 fn with_basics(namespace: &mut Namespace, hub: &Arc<Hub>) {
-    auth::register(namespace, &hub.auth, &hub.tally);
+    auth::register(namespace, &hub.auth, &hub.limits, &hub.tally);
     let refresher = hub.clone();
     namespace.on_raw("refresh_token", move |socket, event| {
-        let caller = Caller::of(socket, event, &refresher.tally);
+        let Some(caller) = Caller::admit(socket, event, &refresher) else { return };
         match event.decode::<TokenArgument>() {
             Ok(argument) => {
                 let hub = refresher.clone();
@@ -197,9 +214,9 @@ fn with_basics(namespace: &mut Namespace, hub: &Arc<Hub>) {
             Err(_) => caller.refuse(&Fault::new(Code::BadPayload, "`refresh_token` takes {token}")),
         }
     });
-    let tally = hub.tally.clone();
+    let ponger = hub.clone();
     namespace.on_raw("ping", move |socket, event| {
-        let caller = Caller::of(socket, event, &tally);
+        let Some(caller) = Caller::admit(socket, event, &ponger) else { return };
         match event.values() {
             Ok(values) => {
                 let echo = values.into_iter().next().unwrap_or_default();
@@ -210,10 +227,11 @@ fn with_basics(namespace: &mut Namespace, hub: &Arc<Hub>) {
             Err(fault) => caller.refuse(&bad_payload(event, "anything that JSON can hold", &fault)),
         }
     });
-    let tally = hub.tally.clone();
+    let refuser = hub.clone();
     namespace.fallback(move |socket, event| {
+        let Some(caller) = Caller::admit(socket, event, &refuser) else { return };
         let message = format!("there is no command `{}`", event.name());
-        Caller::of(socket, event, &tally).refuse(&Fault::new(Code::UnknownCommand, message));
+        caller.refuse(&Fault::new(Code::UnknownCommand, message));
     });
 }
 

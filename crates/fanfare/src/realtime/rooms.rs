@@ -71,7 +71,7 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
     {
         let hub = hub.clone();
         namespace.on_raw(command, move |socket, event| {
-            let caller = Caller::of(socket, event, &hub.tally);
+            let Some(caller) = Caller::admit(socket, event, &hub) else { return };
             let wish = match join_argument(event) {
                 Ok(wish) => wish,
                 Err(fault) => return caller.refuse(&fault),
@@ -91,7 +91,7 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
     {
         let hub = hub.clone();
         namespace.on_raw(command, move |socket, event| {
-            let caller = Caller::of(socket, event, &hub.tally);
+            let Some(caller) = Caller::admit(socket, event, &hub) else { return };
             let room = match leave_argument(event) {
                 Ok(room) => room,
                 Err(fault) => return caller.refuse(&fault),
@@ -111,7 +111,7 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
     let history_hub = hub.clone();
     namespace.on_raw("history", move |socket, event| {
         let hub = history_hub.clone();
-        let caller = Caller::of(socket, event, &hub.tally);
+        let Some(caller) = Caller::admit(socket, event, &hub) else { return };
         let asked = match argument::<HistoryArgument>(event, "{room, since | last, limit}") {
             Ok(asked) => asked,
             Err(fault) => return caller.refuse(&fault),
@@ -125,7 +125,7 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
     let presence_hub = hub.clone();
     namespace.on_raw("presence", move |socket, event| {
         let hub = presence_hub.clone();
-        let caller = Caller::of(socket, event, &hub.tally);
+        let Some(caller) = Caller::admit(socket, event, &hub) else { return };
         let asked = argument::<RoomArgument>(event, "{room}");
         let room = match asked.and_then(|asked| Ok(RoomName::parse(asked.room)?)) {
             Ok(room) => room,

@@ -2,13 +2,16 @@
 //! Does not know what events mean. Invariant: of a batch with a bad event nothing is published.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::outgoing::Outgoing;
+use hub::principal::Principal;
 use hub::store::IdempotencyKey;
 use hub::time::Timestamp;
 use serde_json::value::RawValue;
@@ -20,14 +23,26 @@ use crate::dispatch::{Committed, Underway, position_json};
 use crate::event::{Draft, Publication};
 
 /// `POST /api/v1/events`
-pub(super) async fn publish_one(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
-    let outcome = try_publish_one(&app, &headers, body).await;
+pub(super) async fn publish_one(
+    State(app): State<App>,
+    Extension(principal): Extension<Arc<Principal>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let outcome = try_publish_one(&app, &principal, &headers, body).await;
     app.answer(outcome)
 }
 
-async fn try_publish_one(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_publish_one(
+    app: &App,
+    principal: &Principal,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
-    publish_draft(app, headers, Draft::parse(&body, app.limits.rooms_per_event_max)?).await
+    let draft = Draft::parse(&body, app.limits.rooms_per_event_max)?;
+    app.hub.limits.events(principal, 1)?;
+    publish_draft(app, headers, draft).await
 }
 
 /// Publishes what one request asks for.
@@ -53,12 +68,20 @@ pub(super) async fn publish_draft(
 }
 
 /// `POST /api/v1/events/batch`: answers in the order of the events.
-pub(super) async fn publish_batch(State(app): State<App>, body: Body) -> Response {
-    let outcome = try_publish_batch(&app, body).await;
+pub(super) async fn publish_batch(
+    State(app): State<App>,
+    Extension(principal): Extension<Arc<Principal>>,
+    body: Body,
+) -> Response {
+    let outcome = try_publish_batch(&app, &principal, body).await;
     app.answer(outcome)
 }
 
-async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_publish_batch(
+    app: &App,
+    principal: &Principal,
+    body: Body,
+) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
     let texts = split(&body, app.limits.batch_events_max)?;
     let mut drafts = Vec::with_capacity(texts.len());
@@ -67,6 +90,7 @@ async fn try_publish_batch(app: &App, body: Body) -> Result<(StatusCode, Value),
             Draft::parse(text, app.limits.rooms_per_event_max).map_err(|fault| nth_fault(nth, &fault))?,
         );
     }
+    app.hub.limits.events(principal, drafts.len())?;
     let publications = complete(app, drafts).await?;
     // All of them take their places before the first is waited for. Neighbours without a key or a moment of their own are
     // one operation: they are kept together, or refused together.

@@ -28,6 +28,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         requests: app.tally.requests.load(Ordering::Relaxed),
         commands: app.tally.commands(),
         faults: app.tally.faults(),
+        limited: app.hub.limits.refused().collect(),
     }));
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
@@ -45,6 +46,7 @@ struct Scrape {
     requests: u64,
     commands: Vec<(&'static str, u64)>,
     faults: Vec<(Code, u64)>,
+    limited: Vec<(&'static str, u64)>,
 }
 
 impl Collector for Scrape {
@@ -101,6 +103,8 @@ impl Collector for Scrape {
         )?;
         let refusals = self.faults.iter().map(|(code, count)| (code.as_str(), *count));
         by_label(&mut encoder, "refusals", "Requests and commands refused", "code", refusals)?;
+        let limited = self.limited.iter().copied();
+        by_label(&mut encoder, "limited", "What was beyond a limit", "limit", limited)?;
 
         let mut totals: Vec<(&'static str, u64)> = Vec::new();
         for shard in &self.stats.counters {

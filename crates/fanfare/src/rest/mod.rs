@@ -30,6 +30,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use engine::Server;
+use hub::principal::Principal;
 use hub::store::{IdempotencyKey, RecordKey};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -181,8 +182,8 @@ impl App {
         tracing::debug!(code = fault.code.as_str(), message = fault.message, "request refused");
         let status = StatusCode::from_u16(fault.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = json(status, &serde_json::json!({ "error": fault.to_json() }));
-        if fault.code.may_retry() {
-            response.headers_mut().insert(RETRY_AFTER, 1.into());
+        if let Some(seconds) = fault.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 §11.6.1: a 401 says by what means it can be avoided.
@@ -285,7 +286,11 @@ async fn guard(State(app): State<App>, mut request: Request, next: Next) -> Resp
         app.cors.apply_preflight(&headers, response.headers_mut());
         return response;
     }
-    let mut response = match auth::check(&app.auth, &mut request).await {
+    let checked = auth::check(&app.auth, &mut request).await.and_then(|()| {
+        let principal = request.extensions().get::<Arc<Principal>>();
+        principal.map_or(Ok(()), |principal| app.hub.limits.request(principal))
+    });
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(fault) => app.refuse(fault),
     };

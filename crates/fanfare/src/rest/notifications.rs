@@ -51,7 +51,7 @@ async fn try_notify(app: &App, headers: &HeaderMap, body: Body) -> Result<(Statu
     let message = Message { title, message, level, data };
     let committed = app.hub.notify(&user_id, message, idempotency).await?;
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, super::events::published(&committed)))
+    Ok((status, super::events::published(&committed, 0)))
 }
 
 /// `POST /api/v1/announcements`

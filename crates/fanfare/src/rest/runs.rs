@@ -1,13 +1,16 @@
 //! Owns the routes of runs and log lines. Does not decide what a run may become; that is the hub's.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::log_line::{LogLimits, LogLine, RawLogLine};
+use hub::principal::Principal;
 use hub::record::State as _;
 use hub::run::{self, Approval, ControlRequest, NewRun, Run, RunLimits, RunUpdate};
 use hub::store::{RecordKey, RecordKind};
@@ -208,12 +211,16 @@ async fn try_controls(
 }
 
 /// `POST /api/v1/logs`: one line, a JSON array, or NDJSON.
-pub(super) async fn logs(State(app): State<App>, body: Body) -> Response {
-    let outcome = try_logs(&app, body).await;
+pub(super) async fn logs(
+    State(app): State<App>,
+    Extension(principal): Extension<Arc<Principal>>,
+    body: Body,
+) -> Response {
+    let outcome = try_logs(&app, &principal, body).await;
     app.answer(outcome)
 }
 
-async fn try_logs(app: &App, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_logs(app: &App, principal: &Principal, body: Body) -> Result<(StatusCode, Value), Fault> {
     let body = app.body(body).await?;
     let texts = super::events::split(&body, app.limits.batch_events_max)?;
     let limits = LogLimits::default();
@@ -225,6 +232,7 @@ async fn try_logs(app: &App, body: Body) -> Result<(StatusCode, Value), Fault> {
         events.push(crate::realtime::log_event(&line)?);
     }
     let accepted = events.len();
+    app.hub.limits.events(principal, accepted)?;
     app.hub.dispatcher().publish(None, events)?.done().await?;
     Ok((StatusCode::ACCEPTED, json!({ "accepted": accepted })))
 }

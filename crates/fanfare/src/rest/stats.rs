@@ -102,6 +102,7 @@ pub(super) async fn stats(State(app): State<App>) -> Response {
         "requests": app.tally.requests.load(Ordering::Relaxed),
         "commands": commands,
         "errors": faults,
+        "limited": app.hub.limits.refused().collect::<BTreeMap<_, _>>(),
         "recovery_log": {
             "events": stats.held(|gauges| gauges.log_events),
             "bytes": stats.held(|gauges| gauges.log_bytes),

@@ -12,22 +12,22 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
-use crate::fanfare::{Fanfare, Reply, agent, command};
+use crate::fanfare::{DataDir, Fanfare, Reply, agent, command};
 use crate::installed::succeed;
 use crate::watcher::Watcher;
 
 const SECRET: &str = "the-secret-that-signs-all-our-tokens";
 const PAIRS: &str = "the-secret-that-signs-all-our-users-";
-const KEY: &str = "the-api-key-of-this-server-here";
+pub(crate) const KEY: &str = "the-api-key-of-this-server-here";
 
 /// A server that wants to know who comes, and its log.
-struct Guarded {
-    server: Fanfare,
+pub(crate) struct Guarded {
+    pub(crate) server: Fanfare,
     log: PathBuf,
 }
 
 impl Guarded {
-    fn start(name: &str, settings: &[&str]) -> Self {
+    pub(crate) fn start(name: &str, settings: &[&str]) -> Self {
         let secrets = [("JWT_SECRET", SECRET), ("FANFARE_SIGNING_SECRET", PAIRS), ("FANFARE_API_KEY", KEY)];
         Self::start_with(name, &secrets, settings)
     }
@@ -44,7 +44,7 @@ impl Guarded {
     }
 
     /// Connects to a namespace with an auth payload; answers the socket and its greeting, or the code of the refusal.
-    fn connect(&self, namespace: &str, auth: &Value) -> Result<(Watcher, Value), String> {
+    pub(crate) fn connect(&self, namespace: &str, auth: &Value) -> Result<(Watcher, Value), String> {
         self.open(namespace, "", &[], auth)
     }
 
@@ -65,11 +65,11 @@ impl Guarded {
         Ok((watcher, greeting))
     }
 
-    fn refused(&self, namespace: &str, auth: &Value) -> String {
+    pub(crate) fn refused(&self, namespace: &str, auth: &Value) -> String {
         self.connect(namespace, auth).err().unwrap_or_else(|| panic!("{auth} is accepted"))
     }
 
-    fn request(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> Reply {
+    pub(crate) fn request(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> Reply {
         let request =
             ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.server.api()));
         let request = match key {
@@ -125,7 +125,7 @@ fn signed(secret: &str, claims: &Value) -> String {
 }
 
 /// A good token of this user.
-fn token(user: &str, more: &Value) -> String {
+pub(crate) fn token(user: &str, more: &Value) -> String {
     let mut claims = json!({ "sub": user, "exp": seconds() + 600 });
     for (name, value) in more.as_object().expect("claims") {
         claims[name] = value.clone();
@@ -133,7 +133,7 @@ fn token(user: &str, more: &Value) -> String {
     signed(SECRET, &claims)
 }
 
-fn with(token: &str) -> Value {
+pub(crate) fn with(token: &str) -> Value {
     json!({ "token": token })
 }
 
@@ -372,6 +372,47 @@ fn what_is_revoked_ends_at_once_and_cannot_be_replayed() {
         assert_eq!(reply.refusal(), (400, "bad_request".to_owned()), "{bad}");
     }
     guarded.keeps_quiet_about(&[&first, &second, &bob]);
+}
+
+#[test]
+fn what_is_revoked_stays_so_through_a_crash() {
+    let data = DataDir::new();
+    let environment = [
+        ("JWT_SECRET", SECRET),
+        ("FANFARE_API_KEY", KEY),
+        ("FANFARE_DATA_DIR", data.path().to_str().unwrap()),
+    ];
+    let claims = |jti: &str| json!({ "jti": jti, "sid": format!("s-{jti}"), "iat": seconds() - 10 });
+    let tokens = [token("ann", &claims("t1")), token("bob", &claims("t2")), token("cleo", &claims("t3"))];
+    let good = token("dora", &claims("t4"));
+    {
+        let guarded = Guarded::start_with("revoked-before", &environment, &[]);
+        assert!(guarded.connect("/", &with(&tokens[0])).is_ok());
+        for subject in [json!({ "user": "ann" }), json!({ "session": "s-t2" }), json!({ "jti": "t3" })] {
+            let reply = guarded.request("POST", "/api/v1/revocations", Some(KEY), &subject.to_string());
+            assert_eq!(reply.status, 200, "{}", reply.body);
+        }
+        // Killed, as soon as it has answered.
+    }
+    let guarded = Guarded::start_with("revoked-after", &environment, &[]);
+    for token in &tokens {
+        assert_eq!(guarded.refused("/", &with(token)), "token_revoked");
+    }
+    assert!(guarded.connect("/", &with(&good)).is_ok());
+    let later = token("ann", &json!({ "iat": seconds() + 3 }));
+    assert!(guarded.connect("/", &with(&later)).is_ok(), "what was issued later is good");
+    drop(guarded);
+
+    // Kept for a second only: by now there is nothing left of a new one.
+    let guarded = Guarded::start_with("revoked-shortly", &environment, &["auth.revocations_kept=1s"]);
+    let reply = guarded.request("POST", "/api/v1/revocations", Some(KEY), r#"{"jti":"t4"}"#);
+    assert_eq!(reply.status, 200);
+    assert_eq!(guarded.refused("/", &with(&good)), "token_revoked");
+    std::thread::sleep(Duration::from_millis(1500));
+    drop(guarded);
+    let guarded = Guarded::start_with("revoked-no-more", &environment, &[]);
+    assert!(guarded.connect("/", &with(&good)).is_ok());
+    assert_eq!(guarded.refused("/", &with(&tokens[2])), "token_revoked", "others are kept longer");
 }
 
 #[test]

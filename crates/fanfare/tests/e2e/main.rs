@@ -9,6 +9,7 @@ mod fanfare;
 mod gateway;
 mod installed;
 mod ledger;
+mod limits;
 mod publish;
 mod robustness;
 mod run;
