@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fanfare_sdk::Publisher;
 use fanfare_sdk::rest::{Approval, LogLine, NewJob, NewRun, RunUpdate};
+use fanfare_sdk::workspace::{AgentStatusChanged, PrMerged, ProjectUpdated, WorkflowProgress};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -95,4 +96,35 @@ fn a_runner_waits_for_the_decision_and_its_lines_are_read_meanwhile() {
         (name.as_str(), &line["text"], &line["thread_id"]),
         ("log", &json!("it waits"), &json!("thread-123"))
     );
+}
+
+#[test]
+fn a_broadcaster_is_heard_where_its_payloads_say() {
+    let server = Fanfare::start(&[]);
+    let mut project = watch(&server, "/ws", "project:shop");
+    let mut agent = watch(&server, "/ws", "agent:builder");
+    let mut dashboard = watch(&server, "/", "");
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let publisher = Publisher::new(server.api()).expect("an address");
+        let broadcaster = publisher.broadcaster();
+        broadcaster.broadcast_project_updated(&ProjectUpdated::new("shop").status("active")).expect("room");
+        let busy = AgentStatusChanged::new("builder", "busy").project_id("shop");
+        broadcaster.broadcast_agent_status_changed(&busy).expect("room");
+        broadcaster.broadcast_workflow_progress(&WorkflowProgress::new("shop", "wf", 40)).expect("room");
+        broadcaster.broadcast_pr_merged(&PrMerged::new("shop", 7_u64)).expect("room");
+        publisher.emit_agent_status("agent-123", "active", json!({ "cpu": 75 })).expect("room");
+        publisher.flush().await.expect("it is sent");
+    });
+    let told = until(&mut project, |name, _| name == "pr.merged");
+    let names: Vec<_> = told.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["project.updated", "agent.status_changed", "workflow.progress", "pr.merged"]);
+    let (_, updated) = &told[0];
+    assert_eq!(updated["data"], json!({ "project_id": "shop", "status": "active" }));
+    assert_eq!(updated["room"], "project:shop");
+    let (name, busy) = agent.event();
+    assert_eq!((name.as_str(), &busy["room"]), ("agent.status_changed", &json!("agent:builder")));
+    let (name, status) = dashboard.event();
+    assert_eq!((name.as_str(), &status["room"]), ("agent_status_update", &json!("agents")));
+    assert_eq!(status["data"]["agent_id"], "agent-123");
 }
