@@ -18,7 +18,8 @@ use crate::moment::Moment;
 use crate::output::Pending;
 use crate::reason::Reason;
 use crate::recovery::{
-    Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Handover, Log, Missed, Offer, Offset, Scope,
+    Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Handover, Log, Missed, Offer, Offset,
+    Scope, is_up_to,
 };
 use crate::restore::Shown;
 use crate::session::SessionKey;
@@ -193,7 +194,9 @@ impl Shard {
             // One of those it was given again; or older than all of them, or even than the socket, if it comes from
             // an earlier one of the same peer.
             Some((text, Offset::Ours(_) | Offset::Foreign)) => {
-                let seen = carried.iter().rposition(|(offset, _)| **offset == *text);
+                // A volatile event repeats the offset of another, which need not have been for this socket: what
+                // counts is the position, not whether that event is among these.
+                let seen = carried.iter().rposition(|(offset, _)| is_up_to(offset, text));
                 (seen.map_or(0, |index| index + 1), entry.since)
             }
             Some((_, Offset::Malformed)) => return Prepared::Refused,

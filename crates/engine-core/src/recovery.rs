@@ -171,15 +171,10 @@ impl Log {
     }
 
     pub(crate) fn parse_offset(&self, offset: &str) -> Offset {
-        let Some((tag, position)) = offset.split_once('-') else { return Offset::Malformed };
-        let (seq, number) = position.split_once('-').unwrap_or((position, "0"));
-        if u64::from_str_radix(number, 16).is_err() {
-            return Offset::Malformed;
-        }
-        match (u32::from_str_radix(tag, 16), u64::from_str_radix(seq, 16)) {
-            (Ok(tag), Ok(seq)) if tag == self.tag && seq < self.next_seq => Offset::Ours(seq),
-            (Ok(tag), Ok(_)) if tag != self.tag => Offset::Foreign,
-            _ => Offset::Malformed,
+        match position_in(offset) {
+            Some((tag, seq)) if tag == self.tag && seq < self.next_seq => Offset::Ours(seq),
+            Some((tag, _)) if tag != self.tag => Offset::Foreign,
+            Some(_) | None => Offset::Malformed,
         }
     }
 
@@ -233,6 +228,22 @@ impl Log {
         let first = self.entries.partition_point(|entry| entry.seq <= seq);
         self.entries.range(first..)
     }
+}
+
+/// Whether an offset is of the same log as `other`, and not after it.
+pub(crate) fn is_up_to(offset: &str, other: &str) -> bool {
+    match (position_in(offset), position_in(other)) {
+        (Some((tag, seq)), Some((other_tag, other_seq))) => tag == other_tag && seq <= other_seq,
+        (None, _) | (_, None) => false,
+    }
+}
+
+/// The tag of the log that an offset is of, and the position there.
+fn position_in(offset: &str) -> Option<(u32, u64)> {
+    let (tag, position) = offset.split_once('-')?;
+    let (seq, number) = position.split_once('-').unwrap_or((position, "0"));
+    u64::from_str_radix(number, 16).ok()?;
+    Some((u32::from_str_radix(tag, 16).ok()?, u64::from_str_radix(seq, 16).ok()?))
 }
 
 /// What a recovered socket was given again, with offsets, oldest first: it may lose its link once more before it has
@@ -357,6 +368,8 @@ mod tests {
         assert_eq!(log.parse_offset("bee-1"), Offset::Foreign);
         log.write_offset(1, 300, &mut text);
         assert_eq!((text.as_str(), log.parse_offset(&text)), ("beef-1-12c", Offset::Ours(1)));
+        assert!(is_up_to("beef-9", "beef-10-12c") && is_up_to("beef-9", "beef-9"));
+        assert!(!is_up_to("beef-a", "beef-9") && !is_up_to("bee-1", "beef-9") && !is_up_to("", "beef-9"));
         for nonsense in
             ["", "-", "x", "1", "beef", "beef-", "beef-x", "beef-1-", "beef-1-1-1", "1795000000123-0-1"]
         {

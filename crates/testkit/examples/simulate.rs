@@ -1,5 +1,5 @@
 //! Plays many runs of the simulator: `simulate --seeds 0..10000`, or `simulate --seed 7` for one;
-//! `--shards 1` overrules what the seed says.
+//! `--shards 1` overrules what the seed says. `simulate --seed 7 --story SID` tells what happened to one socket.
 //! Knows nothing of what a run does. Ends with 1 at the first run that goes wrong.
 #![expect(clippy::print_stderr, reason = "it is a program for a terminal")]
 
@@ -13,6 +13,11 @@ fn main() -> ExitCode {
         shards = args.get(at + 1).and_then(|count| count.parse().ok());
         args.drain(at..(at + 2).min(args.len()));
     }
+    let mut sid = None;
+    if let Some(at) = args.iter().position(|arg| arg == "--story") {
+        sid = args.get(at + 1).cloned();
+        args.drain(at..(at + 2).min(args.len()));
+    }
     let range = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--seed", seed] => seed.parse().ok().map(|seed: u64| seed..seed + 1),
         ["--seeds", range] => {
@@ -21,9 +26,22 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(range) = range else {
-        eprintln!("usage: simulate [--shards N] --seed N | --seeds A..B");
+        eprintln!("usage: simulate [--shards N] [--story SID] --seed N | --seeds A..B");
         return ExitCode::from(2);
     };
+    if let Some(sid) = sid {
+        let (outcome, story) = testkit::simulator::run_telling(range.start, shards, &sid);
+        for line in story {
+            eprintln!("{line}");
+        }
+        return match outcome {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(problem) => {
+                eprintln!("{problem}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let began = Instant::now();
     let mut failed = 0;
     let mut total = testkit::simulator::Summary::default();

@@ -286,6 +286,8 @@ pub struct Cluster {
     requests: u64,
     mails: u64,
     scratch: Vec<u8>,
+    /// What was in the mail about recovery, in words, if somebody wants to know.
+    letters: Option<Vec<String>>,
 }
 
 impl Cluster {
@@ -300,7 +302,18 @@ impl Cluster {
             requests: 0,
             mails: 0,
             scratch: Vec::new(),
+            letters: None,
         }
+    }
+
+    /// From now on keeps what the mail says about recovery, one line a letter, for [`Cluster::take_letters`].
+    pub fn keep_letters(&mut self) {
+        self.letters.get_or_insert_default();
+    }
+
+    /// The lines kept since the last call, in the order in which their letters were read.
+    pub fn take_letters(&mut self) -> Vec<String> {
+        self.letters.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// The process crashes, and is started again with `shards` shards that make their ids from `seed`: nothing is left of
@@ -571,6 +584,11 @@ impl Cluster {
     pub fn step(&mut self, index: usize) -> bool {
         let Some((_, mail)) = self.nodes[index].mailbox.pop_front() else { return false };
         let now = self.now;
+        if let Some(letters) = &mut self.letters
+            && let Some(line) = describe(index, &mail)
+        {
+            letters.push(line);
+        }
         match mail {
             Mail::Broadcast { id, target, body, flags } => {
                 self.nodes[index].shard.broadcast_shared(now, id, &target, &body, flags, None);
@@ -855,6 +873,33 @@ fn nodes(shards: usize, config: &Config, seed: u64) -> Vec<Node> {
             }
         })
         .collect()
+}
+
+/// A letter about recovery in words; `None` if it is about something else.
+fn describe(index: usize, mail: &Mail) -> Option<String> {
+    let text = match mail {
+        Mail::Claim { from, pid, offset, hops, .. } => {
+            format!("claim of {pid} for shard {from}, after {offset:?}, hop {hops}")
+        }
+        Mail::Unclaimed { pid, .. } => format!("nobody has {pid}"),
+        Mail::Offered { from, offer, .. } => {
+            format!("shard {from} offers {} as {}, in {:?}", offer.pid, offer.sid, offer.rooms)
+        }
+        Mail::Settled { pid } => format!("settled for {pid}"),
+        Mail::Claimed { from, claimed: Some(claimed), .. } => {
+            let missed: Vec<&str> = claimed.missed.iter().map(|missed| missed.offset.as_str()).collect();
+            format!("shard {from} gives {} as {}, which missed {missed:?}", claimed.pid, claimed.sid)
+        }
+        Mail::Claimed { from, socket, claimed: None, .. } => {
+            format!("shard {from} gives nothing for {socket:?}")
+        }
+        Mail::Adopted { pid, to } => format!("shard {to} has {pid}"),
+        Mail::Released { pid } => format!("nobody has {pid} any more"),
+        Mail::Broadcast { .. } | Mail::Interest { .. } | Mail::Barrier { .. } | Mail::Passed { .. } => {
+            return None;
+        }
+    };
+    Some(format!("shard {index} reads: {text}"))
 }
 
 fn interest(from: usize, namespace: &str, room: &str, open: bool) -> Mail {

@@ -6,6 +6,7 @@ pub mod crash;
 mod dice;
 mod model;
 mod peer;
+mod story;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::cluster::{Cluster, Heard};
 use dice::Dice;
 use model::Model;
 use peer::{Frame, Notice, Peer, Reader, Travel, text_frame};
+use story::Story;
 
 /// What a run did, to see that it was not idle.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +55,16 @@ pub fn run_on(seed: u64, shards: Option<usize>) -> Result<Summary, String> {
     let mut world = World::new(seed, shards);
     world.play().map_err(|problem| format!("seed {seed}, {}: {problem}", world.cluster.now()))?;
     Ok(world.summary)
+}
+
+/// Plays one run as [`run_on`] does, and tells the story of the socket with this public id beside the outcome: when its
+/// peer came, went and asked, what the shards wrote to each other about it, and every event that reached it.
+pub fn run_telling(seed: u64, shards: Option<usize>, sid: &str) -> (Result<Summary, String>, Vec<String>) {
+    let mut world = World::new(seed, shards);
+    world.story = Some(Story::new(sid));
+    world.cluster.keep_letters();
+    let outcome = world.play().map_err(|problem| format!("seed {seed}, {}: {problem}", world.cluster.now()));
+    (outcome.map(|()| world.summary), world.story.map(Story::into_lines).unwrap_or_default())
 }
 
 const NAMESPACES: [&str; 2] = ["/", "/chat"];
@@ -149,6 +161,8 @@ struct World {
     trouble_gap: u64,
     summary: Summary,
     problem: Option<String>,
+    /// What is told about one socket, if anything is.
+    story: Option<Story>,
 }
 
 impl World {
@@ -194,6 +208,7 @@ impl World {
             trouble_gap: dice.pick(&[200, 1_000, 5_000]),
             summary: Summary::default(),
             problem: None,
+            story: None,
             seed_dice: dice,
         }
     }
@@ -296,6 +311,35 @@ impl World {
                 let delay = self.seed_dice.between(0, self.mail_delay_max);
                 self.plan(delay, Happening::Mail { shard });
             }
+        }
+    }
+
+    /// Adds a line to the story, if it is about the socket that is followed.
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.add(self.cluster.now(), &line());
+        }
+    }
+
+    /// Tells what happens to a peer, under each of the ids that it has.
+    fn tell_peer(&mut self, peer: usize, what: &str) {
+        if self.story.is_none() {
+            return;
+        }
+        let conn = self.current[peer];
+        let shard = conn.and_then(|conn| self.conns.get(&conn)).map(|conn| conn.shard);
+        let lines: Vec<String> = self.peers[peer]
+            .namespaces
+            .values()
+            .filter_map(|membership| {
+                let (sid, offset) = (membership.sid.as_ref()?, &membership.offset);
+                Some(format!(
+                    "peer of {sid} {what}: connection {conn:?} to shard {shard:?}, offset {offset:?}"
+                ))
+            })
+            .collect();
+        for line in lines {
+            self.tell(|| line);
         }
     }
 
@@ -463,6 +507,7 @@ impl World {
 
     /// A peer's connection is over, and it knows. `tells`: the server hears of it, too.
     fn hang_up(&mut self, peer: usize, tells: bool) {
+        self.tell_peer(peer, if tells { "hangs up" } else { "vanishes" });
         let Some(conn) = self.current[peer].take() else { return };
         self.peers[peer].forget_connection();
         if tells {
@@ -606,6 +651,7 @@ impl World {
             Notice::Opened { sid } => {
                 let sid = Sid::parse(&sid).expect("a session's id is one");
                 self.update(conn, |entry| entry.sid = Some(sid));
+                self.tell_peer(peer, "asks to connect");
                 self.peers[peer].queue_connects();
                 if self.peers[peer].travel == Travel::Upgrade {
                     self.update(conn, |entry| entry.is_probing = true);
@@ -616,6 +662,13 @@ impl World {
             Notice::Probed => self.update(conn, |entry| entry.probe_answered = true),
             Notice::Closed => self.hang_up(peer, true),
             Notice::Joined { sid, kept } => {
+                let pid = self.peers[peer].pid_of(&sid);
+                self.tell(|| {
+                    format!("peer of {sid} joins with pid {pid:?} on connection {conn}, kept: {kept}")
+                });
+                if let (Some(story), Some(pid)) = (&mut self.story, &pid) {
+                    story.follow_pid(&sid, pid);
+                }
                 // Under an id that it had, or under one that nobody ever had.
                 let is_known = self.model.lives.get(&sid).is_some_and(|life| life.was_joined);
                 if kept != is_known && !(kept && self.model.lives.contains_key(&sid)) {
@@ -627,6 +680,7 @@ impl World {
             }
             Notice::Refused { namespace } | Notice::Left { namespace } => {
                 // It tries again; the application refuses only now and then.
+                self.tell_peer(peer, "asks again");
                 self.peers[peer].queue_connect(&namespace);
             }
             Notice::Event { sid, args } => {
@@ -634,6 +688,8 @@ impl World {
                     let number = |index: usize| args[index].as_u64().expect("events are numbered");
                     let (sender, number) = (number(1), number(2));
                     self.summary.delivered += 1;
+                    let offset = args.last().and_then(Value::as_str);
+                    self.tell(|| format!("peer of {sid} gets {number} of {sender}, offset {offset:?}"));
                     if let Err(problem) = self.model.note_got(&sid, sender, number) {
                         self.fail(problem);
                     }
@@ -650,9 +706,31 @@ impl World {
     // What comes out of the shards.
 
     fn hear_all(&mut self) {
+        for letter in self.cluster.take_letters() {
+            self.tell(|| letter);
+        }
         while let Some((shard, heard)) = self.cluster.poll_heard() {
+            self.tell_heard(shard, &heard);
             self.hear(shard, heard);
         }
+    }
+
+    /// Tells what came out of a shard about a socket that the application knows.
+    fn tell_heard(&mut self, shard: usize, heard: &Heard) {
+        if self.story.is_none() {
+            return;
+        }
+        let (socket, what) = match heard {
+            Heard::Connect { socket, recovering: true, .. } => (socket, "asks whether to have back"),
+            Heard::Disconnected { socket, is_recoverable: true, .. } => (socket, "loses"),
+            Heard::Disconnected { socket, .. } => (socket, "ends"),
+            Heard::Forgotten { socket } => (socket, "forgets"),
+            Heard::Taken { socket } => (socket, "gives away"),
+            _ => return,
+        };
+        let sid = self.known.get(&(shard, *socket)).map(|known| known.sid.clone());
+        let sid = sid.or_else(|| self.cluster.shard(shard).sid_of(*socket).map(|sid| sid.to_string()));
+        self.tell(|| format!("shard {shard} {what} {}", sid.unwrap_or_default()));
     }
 
     fn hear(&mut self, shard: usize, heard: Heard) {

@@ -138,6 +138,14 @@ impl Peer {
         }
     }
 
+    /// The secret that belongs to a public id.
+    pub(crate) fn pid_of(&self, sid: &str) -> Option<String> {
+        let mut memberships = self.namespaces.values();
+        memberships
+            .find(|membership| membership.sid.as_deref() == Some(sid))
+            .and_then(|found| found.pid.clone())
+    }
+
     /// Asks for all its namespaces.
     pub(crate) fn queue_connects(&mut self) {
         let names: Vec<String> = self.namespaces.keys().cloned().collect();
