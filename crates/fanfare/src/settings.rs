@@ -250,7 +250,7 @@ settings! {
     }
 
     /// Rooms: what holds for each kind. A kind is a table with any of: `join` and `publish` ("everyone", "owner",
-    /// "granted", "role:<name>" or "nobody"), `delivery` ("log", "latest" or "volatile"), `presence` (true or false),
+    /// "granted", `role:<name>` or "nobody"), `delivery` ("log", "latest" or "volatile"), `presence` (true or false),
     /// and `events_max`, `bytes_max`, `age_max`. What is left out has the default of its kind.
     rooms: Rooms {
         /// Events kept of one room's log. When more come, the oldest go.

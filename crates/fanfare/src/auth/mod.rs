@@ -2,7 +2,7 @@
 //! routes.
 //!
 //! What a proof means is decided by the crate `auth`, what somebody may do by `hub::access`; here is what these cannot
-//! have: the clock, HTTP, caches, logs. Invariant: a socket has a [`Identity`](identity::Identity) before it has
+//! have: the clock, HTTP, caches, logs. Invariant: a socket has a [`Identity`] before it has
 //! anything else, and loses its place when the identity ends.
 
 mod access;
