@@ -25,7 +25,7 @@ pub enum Access {
     Unknown,
 }
 
-/// Decides. SPEC "Rooms".
+/// Decides.
 #[must_use]
 pub fn decide(principal: &Principal, room: &RoomName, policy: &Policy, action: Action) -> Access {
     if principal.is_admin() {

@@ -2,7 +2,7 @@
 //! tokens, approvals. Does not do any of it, and does not know acks.
 //!
 //! The ack of every command is `{ok: true, …}` or `{ok: false, error: {code, message}}`; the notices here are events
-//! beside it. SPEC "Commands from clients".
+//! beside it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

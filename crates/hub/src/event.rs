@@ -48,7 +48,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// What travels as the event's argument. SPEC "Events to clients".
+/// What travels as the event's argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {

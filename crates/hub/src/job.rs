@@ -60,7 +60,7 @@ pub enum JobStatus {
     Lost,
 }
 
-/// What may follow on what. SPEC "Jobs and progress".
+/// What may follow on what.
 const TRANSITIONS: [(JobStatus, &[JobStatus]); 7] = {
     use JobStatus::{Cancelled, Error, Lost, Queued, Running, Stalled, Success};
     [

@@ -108,7 +108,7 @@ impl Pattern {
 }
 
 impl Policies {
-    /// The defaults of SPEC "Rooms": `is_dev` lets everybody into rooms of no known kind, and reach projects without a
+    /// The defaults: `is_dev` lets everybody into rooms of no known kind, and reach projects without a
     /// grant; in production both need a grant or a pattern.
     #[must_use]
     pub fn defaults(is_dev: bool, retention: Retention) -> Self {

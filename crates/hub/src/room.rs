@@ -10,7 +10,7 @@ pub const ROOM_NAME_BYTES_MAX: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomName(Box<str>);
 
-/// What a room is for, told by its name. SPEC "Rooms".
+/// What a room is for, told by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RoomKind {
     /// `global`: everybody.

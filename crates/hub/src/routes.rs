@@ -277,7 +277,7 @@ impl Route {
 
 /// The routes.
 pub const ROUTES: &[Route] = &[
-    // Events. SPEC "Publishing in", "Keeping and recovering".
+    // Events.
     post("/api/v1/events", "events", "Publishes one event.")
         .needs(Scope::Publish)
         .takes::<rest::Publication>()
@@ -329,7 +329,7 @@ pub const ROUTES: &[Route] = &[
         .answers::<rest::WebhookAnswer>(202)
         .refuses(READING)
         .signed(),
-    // Jobs. SPEC "Jobs and progress".
+    // Jobs.
     post("/api/v1/jobs", "jobs", "Tracks a job for its project.")
         .needs(Scope::Publish)
         .takes::<rest::NewJob>()
@@ -378,7 +378,7 @@ pub const ROUTES: &[Route] = &[
         .takes::<rest::JobCancellation>()
         .answers::<rest::Job>(200)
         .refuses(CHANGING),
-    // Runs and logs. SPEC "Runs and logs".
+    // Runs and logs.
     post("/api/v1/runs", "runs", "Begins a run.")
         .also(&["/start", "/api/v1/runs/start"])
         .needs(Scope::Publish)
@@ -430,7 +430,7 @@ pub const ROUTES: &[Route] = &[
         .takes_many::<rest::LogLine>()
         .answers::<rest::Accepted>(202)
         .refuses(READING),
-    // Users and rooms. SPEC "AI tools and users".
+    // Users and rooms.
     get("/api/v1/users", "users", "Lists users who are connected.")
         .also(&["/socket/users"])
         .needs(Scope::Read)
@@ -485,14 +485,14 @@ pub const ROUTES: &[Route] = &[
         .takes::<rest::NewAnnouncement>()
         .answers::<rest::Published>(201)
         .refuses(READING),
-    // Documents. SPEC "Events to clients".
+    // Documents.
     get("/api/v1/schemas", "documents", "Shows the schemas of all events and commands.").needs(Scope::Read),
     get("/api/v1/schemas/{event}", "documents", "Shows the schema of one event or command.")
         .needs(Scope::Read)
         .refuses(&["not_found"]),
     get("/api/v1/asyncapi.json", "documents", "Describes what travels over Socket.IO.").needs(Scope::Read),
     get("/api/v1/openapi.json", "documents", "Describes this interface.").needs(Scope::Read),
-    // Watching it. SPEC "Watching it".
+    // Watching it.
     get("/health", "operation", "Says how the server is doing.")
         .also(&["/socket/health"])
         .answers::<rest::Health>(200),

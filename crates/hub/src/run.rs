@@ -48,7 +48,6 @@ pub enum RunStatus {
 }
 
 /// What may follow on what. Any status but an end may also be said again, with another checkpoint or metadata.
-/// SPEC "Runs and logs".
 const TRANSITIONS: [(RunStatus, &[RunStatus]); 7] = {
     use RunStatus::{Approved, Completed, Failed, Rejected, Running, Started, WaitingApproval};
     [

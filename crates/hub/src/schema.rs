@@ -246,7 +246,7 @@ fn describe(event: &EventType, data: &Schema) -> Value {
     })
 }
 
-/// The schema of what travels for a wrapped event. SPEC "Events to clients".
+/// The schema of what travels for a wrapped event.
 pub(crate) fn envelope(data: &Value, event: &Value) -> Value {
     json!({
         "type": "object",

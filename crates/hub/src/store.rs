@@ -54,9 +54,9 @@ impl std::error::Error for StoreFault {}
 /// What sort of thing a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RecordKind {
-    /// A job. SPEC "Jobs and progress".
+    /// A job.
     Job,
-    /// A run. SPEC "Runs and logs".
+    /// A run.
     Run,
     /// A notification that is kept for a user until it is delivered.
     Notification,

@@ -1,4 +1,4 @@
-//! AI tools: whatever answers when somebody asks (SPEC "AI tools and users").
+//! AI tools: whatever answers when somebody asks.
 //!
 //! A tool is configured under an id: an HTTP backend of the operator's, an OpenAI-compatible chat endpoint, or an echo
 //! for trying things out. [`Tools::start`] asks one; [`Running::next`] gives what comes of it, step by step, with text

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// What somebody asks of a tool. SPEC "Commands from clients", `ai_request`.
+/// What somebody asks of a tool.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Which tool.

@@ -1,5 +1,5 @@
-//! Owns how steps are written for those who watch: the events `status_update` and `ai_response` (SPEC "Events to
-//! clients", gateway). Pure; does not know rooms or sockets.
+//! Owns how steps are written for those who watch: the events `status_update` and `ai_response`. Pure; does not know
+//! rooms or sockets.
 //!
 //! | what happens | event |
 //! |---|---|
