@@ -169,6 +169,12 @@ impl Fault {
     }
 }
 
+impl From<hub::store::StoreFault> for Fault {
+    fn from(fault: hub::store::StoreFault) -> Self {
+        Self::new(Code::StoreUnavailable, fault.to_string())
+    }
+}
+
 impl From<hub::fault::Fault> for Fault {
     fn from(fault: hub::fault::Fault) -> Self {
         let code = match fault.refusal {

@@ -275,9 +275,14 @@ pub(crate) fn check_depth(data: &RawValue) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Now, by the machine's clock.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::of(std::time::SystemTime::now())
+}
+
 /// Now, in RFC 3339, UTC, with milliseconds.
 pub(crate) fn timestamp() -> String {
-    Timestamp::of(std::time::SystemTime::now()).to_string()
+    now().to_string()
 }
 
 /// How deeply arrays and objects are nested in a well-formed JSON text.

@@ -28,9 +28,14 @@ pub trait State: Serialize + DeserializeOwned {
     /// When its due rule wants to be asked, if ever. Asking it too early is harmless.
     fn due_at(&self) -> Option<Timestamp>;
 
+    /// What the store knows the record of this kind and id by.
+    fn key_of(id: &str) -> RecordKey {
+        RecordKey { kind: Self::KIND, id: id.into() }
+    }
+
     /// What the store knows it by.
     fn key(&self) -> RecordKey {
-        RecordKey { kind: Self::KIND, id: self.id().into() }
+        Self::key_of(self.id())
     }
 
     /// What the store keeps.

@@ -24,6 +24,7 @@ mod routes;
 use ::auth::fault::AuthFault;
 
 use crate::codes::{Code, Fault};
+use crate::event::now;
 
 pub(crate) use authenticator::Authenticator;
 pub(crate) use commands::{admit, principal_of, register, watch_expiry};
@@ -40,11 +41,6 @@ pub(crate) const NAMESPACES: [&str; 4] = ["/", "/ws", "/logs", ADMIN_NAMESPACE];
 
 /// The namespace of operators: it takes the role `admin`.
 pub(crate) const ADMIN_NAMESPACE: &str = "/admin";
-
-/// Now.
-fn now() -> hub::time::Timestamp {
-    hub::time::Timestamp::of(std::time::SystemTime::now())
-}
 
 impl From<AuthFault> for Fault {
     fn from(fault: AuthFault) -> Self {

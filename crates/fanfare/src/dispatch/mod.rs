@@ -108,12 +108,14 @@ pub(super) enum Operation {
         rule: Rule,
         reply: Option<oneshot::Sender<Result<Committed, Fault>>>,
     },
-    Attach {
-        socket: Socket,
-        room: RoomName,
-        replay: Replay,
-        reply: oneshot::Sender<Result<Attached, Fault>>,
-    },
+    Attach(Attachment),
+}
+
+/// A socket that is given its place among the watchers.
+pub(super) enum Attachment {
+    /// It joins a room, after what the log has for it.
+    Join { socket: Socket, room: RoomName, replay: Replay, reply: oneshot::Sender<Result<Attached, Fault>> },
+    /// It comes back.
     Restore(Box<Returning>),
 }
 
@@ -257,8 +259,8 @@ impl Dispatcher {
         replay: Replay,
     ) -> Result<Attached, Fault> {
         let (reply, outcome) = oneshot::channel();
-        let operation = Operation::Attach { socket, room, replay, reply };
-        self.operations.send(operation).await.map_err(|_| busy())?;
+        let joining = Attachment::Join { socket, room, replay, reply };
+        self.operations.send(Operation::Attach(joining)).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
     }
 
@@ -288,7 +290,8 @@ impl Dispatcher {
     ) -> Result<(), Fault> {
         let (reply, outcome) = oneshot::channel();
         let returning = Returning { request, sid, rooms, order, state, reply };
-        self.operations.send(Operation::Restore(Box::new(returning))).await.map_err(|_| busy())?;
+        let returning = Attachment::Restore(Box::new(returning));
+        self.operations.send(Operation::Attach(returning)).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
     }
 

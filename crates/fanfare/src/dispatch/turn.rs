@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use engine::Restored;
 use hub::event::{Audience, Event, EventId, Position};
@@ -24,8 +24,11 @@ use uuid::Uuid;
 
 use super::fanout::{self, Delivery as Sending};
 use super::recent::{Recent, Sent};
-use super::{Attached, Committed, Decision, DueRule, Next, Operation, Replay, Returning, Rule, Shared};
+use super::{
+    Attached, Attachment, Committed, Decision, DueRule, Next, Operation, Replay, Returning, Rule, Shared,
+};
 use crate::codes::{Code, Fault};
+use crate::event::now;
 
 /// Operations taken at once. 2,048: a transaction of that many events takes some 20 ms; more would only wait longer.
 const BATCH_MAX: usize = 2_048;
@@ -56,10 +59,10 @@ struct Changing {
 
 /// An operation in its place in a batch.
 enum Step {
-    /// It is committed: the index into the batch of commits.
+    /// It is committed, as this one of the batch; `None` if it has nothing to keep.
     Commit {
         changing: Changing,
-        index: usize,
+        index: Option<usize>,
         events: Vec<Prepared>,
         answer: Value,
     },
@@ -68,7 +71,7 @@ enum Step {
         reply: Reply,
         outcome: Result<Committed, Fault>,
     },
-    Attach(super::Operation),
+    Attach(Attachment),
 }
 
 /// An event with its id and moment.
@@ -119,10 +122,6 @@ pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operati
     }
 }
 
-fn now() -> Timestamp {
-    Timestamp::of(SystemTime::now())
-}
-
 struct Dispatch {
     shared: Arc<Shared>,
     recent: Recent,
@@ -143,9 +142,7 @@ impl Dispatch {
                 Operation::Change { key, idempotency, rule, reply } => {
                     changings.push(Changing { key, idempotency, rule, reply, conflicts: 0 });
                 }
-                attach @ (Operation::Attach { .. } | Operation::Restore(_)) => {
-                    attachments.push((changings.len(), attach));
-                }
+                Operation::Attach(attachment) => attachments.push((changings.len(), attachment)),
             }
         }
         let (keys, names) = needs(&changings);
@@ -250,7 +247,7 @@ impl Dispatch {
             events.into_iter().map(|event| self.prepare(now, event, &mut appends)).collect();
         if change.is_none() && appends.is_empty() && changing.idempotency.is_none() {
             // Nothing is to be kept, but it goes out in its turn.
-            return Step::Commit { changing, index: usize::MAX, events, answer };
+            return Step::Commit { changing, index: None, events, answer };
         }
         let kept_answer = || KeptAnswer {
             ids: events.iter().map(|prepared| prepared.event.id.to_string()).collect(),
@@ -267,7 +264,7 @@ impl Dispatch {
             changes: change.into_iter().collect(),
             appends,
         });
-        Step::Commit { changing, index, events, answer }
+        Step::Commit { changing, index: Some(index), events, answer }
     }
 
     fn prepare(&self, now: Timestamp, outgoing: Outgoing, appends: &mut Vec<Append>) -> Prepared {
@@ -280,12 +277,10 @@ impl Dispatch {
             shape,
         };
         let mut placements = Vec::new();
-        let mirrors = rooms.len() > 1;
         // The rooms of other audiences are channels, which keep nothing.
         for room in rooms.iter().filter(|_| !volatile && audience == Audience::Rooms) {
             let policy = self.shared.policies.of(room);
-            let is_mirror = mirrors && room.kind() == hub::room::RoomKind::Dashboard;
-            if policy.delivery != Delivery::Volatile || is_mirror {
+            if policy.delivery != Delivery::Volatile {
                 placements.push(Placement {
                     room: room.clone(),
                     delivery: policy.delivery,
@@ -308,27 +303,21 @@ impl Dispatch {
         };
         let mut attaching = Vec::new();
         for step in steps {
-            let step = match step {
-                Step::Attach(attach) => {
-                    // Those that follow each other wait for the shards together.
-                    attaching.push(attach);
-                    continue;
-                }
-                other => other,
-            };
-            if !attaching.is_empty() {
+            // Those that follow each other wait for the shards together.
+            if !matches!(step, Step::Attach(_)) {
                 self.attach_all(std::mem::take(&mut attaching)).await;
             }
             match step {
+                Step::Attach(attachment) => attaching.push(attachment),
                 Step::Answer { reply, outcome } => answer(reply, outcome),
                 Step::Commit { mut changing, index, events, answer: said } => {
                     let outcome = match (index, &fault) {
-                        (usize::MAX, _) => Outcome::Done(Vec::new()),
+                        (None, _) => Outcome::Done(Vec::new()),
                         (_, Some(fault)) => {
-                            answer(changing.reply, Err(refused(fault)));
+                            answer(changing.reply, Err(fault.clone().into()));
                             continue;
                         }
-                        (index, None) => match outcomes.get_mut(index).and_then(Option::take) {
+                        (Some(index), None) => match outcomes.get_mut(index).and_then(Option::take) {
                             Some(outcome) => outcome,
                             None => {
                                 let broken = "the store answered fewer outcomes than it was given commits";
@@ -358,12 +347,9 @@ impl Dispatch {
                         }
                     }
                 }
-                Step::Attach(_) => unreachable!("taken above"),
             }
         }
-        if !attaching.is_empty() {
-            self.attach_all(attaching).await;
-        }
+        self.attach_all(attaching).await;
     }
 
     async fn send_out(
@@ -399,16 +385,15 @@ impl Dispatch {
     }
 
     /// Lets watchers join, all of them together: each gets what it needs from the log, then its place in the room.
-    async fn attach_all(&mut self, attachments: Vec<Operation>) {
+    async fn attach_all(&mut self, attachments: Vec<Attachment>) {
         let mut joining: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
         for attach in attachments {
             let (socket, room, replay, reply) = match attach {
-                Operation::Attach { socket, room, replay, reply } => (socket, room, replay, reply),
-                Operation::Restore(returning) => {
+                Attachment::Join { socket, room, replay, reply } => (socket, room, replay, reply),
+                Attachment::Restore(returning) => {
                     joining.extend(self.begin_restore(*returning).await);
                     continue;
                 }
-                Operation::Change { .. } => unreachable!("changes are not among the attachments"),
             };
             let outcome = self.replay(&socket, &room, replay).await;
             match outcome {
@@ -447,7 +432,7 @@ impl Dispatch {
             }
             Err(fault) => {
                 returning.request.refuse();
-                let _ = returning.reply.send(Err(refused(&fault)));
+                let _ = returning.reply.send(Err(fault.into()));
                 return None;
             }
         };
@@ -515,7 +500,7 @@ impl Dispatch {
             // The read is older than what is held here: rare, so the store is simply asked again.
             let since = events.last().map_or(read_order, |kept| kept.order.max(read_order));
             let missing = self.shared.store.read_after_order(vec![room.clone()], since, BATCH_MAX);
-            let missing = missing.await.map_err(|fault| refused(&fault))?;
+            let missing = missing.await?;
             let Some(missing) = missing else {
                 return Err(Fault::new(Code::Busy, "the room's log moves faster than it can be replayed"));
             };
@@ -543,7 +528,7 @@ impl Dispatch {
 
     fn fail(&self, changings: Vec<Changing>, fault: &StoreFault) {
         for changing in changings {
-            answer(changing.reply, Err(refused(fault)));
+            answer(changing.reply, Err(fault.clone().into()));
         }
     }
 
@@ -645,10 +630,6 @@ fn repetition(earlier: &Repeated) -> Result<Committed, Fault> {
         .collect();
     let ids = kept.ids.iter().filter_map(|id| EventId::parse(id)).collect();
     Ok(Committed { ids, placed, answer: kept.answer, is_repetition: true })
-}
-
-fn refused(fault: &StoreFault) -> Fault {
-    Fault::new(Code::StoreUnavailable, fault.to_string())
 }
 
 /// A position as peers see it.

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use engine::{Event, Namespace, Socket};
 use hub::event::{Audience, Shape};
@@ -14,8 +13,6 @@ use hub::principal::Principal;
 use hub::record::State as _;
 use hub::room::{RoomKind, RoomName};
 use hub::run::{Approval, Run};
-use hub::store::{RecordKey, RecordKind};
-use hub::time::Timestamp;
 use serde_json::{Map, Value, json};
 use tools::wire::{Asked, WireEvent};
 use tools::{Canceller, Failure, Request};
@@ -25,6 +22,7 @@ use super::Hub;
 use super::caller::{Caller, argument};
 use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
+use crate::event::now;
 
 /// Bytes of a request's id.
 const REQUEST_ID_BYTES_MAX: usize = 200;
@@ -155,8 +153,7 @@ impl Hub {
         let room = RoomName::of(RoomKind::Run, &approval.thread_id)?;
         self.may_join(socket, &room).await?;
         let by = principal_of(socket).user.clone();
-        let key = RecordKey { kind: RecordKind::Run, id: approval.thread_id.clone() };
-        debug_assert_eq!(Run::KIND, RecordKind::Run);
+        let key = Run::key_of(&approval.thread_id);
         let committed =
             self.dispatcher().change(Some(key), None, crate::rest::approval_rule(approval, by)).await?;
         Ok(json!({ "run": committed.answer }))
@@ -188,8 +185,4 @@ fn refusal(failure: Failure) -> Fault {
         _ => Code::BadPayload,
     };
     Fault::new(code, failure.message)
-}
-
-fn now() -> Timestamp {
-    Timestamp::of(SystemTime::now())
 }

@@ -14,14 +14,14 @@ use hub::notification::{self, Arrival, Inbox, Message, NotificationLimits};
 use hub::principal::PrincipalKind;
 use hub::record::{State as _, Step};
 use hub::room::{RoomKind, RoomName};
-use hub::store::{IdempotencyKey, RecordKey};
+use hub::store::IdempotencyKey;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Hub;
 use crate::auth::principal_of;
 use crate::codes::Fault;
-use crate::dispatch::{Committed, ROOM_NAMESPACES, Rule, record_rule};
+use crate::dispatch::{Committed, Rule, record_rule};
 
 /// Users whose notifications are on their way. 100,000: beyond it nothing is lost, but told again on return.
 const USERS_MAX: usize = 100_000;
@@ -67,7 +67,7 @@ impl Hub {
                 move |_| json!({ "id": id })
             },
         );
-        let committed = self.dispatcher().change(Some(key(user)), idempotency, rule).await?;
+        let committed = self.dispatcher().change(Some(Inbox::key_of(user)), idempotency, rule).await?;
         if committed.is_repetition {
             return Ok(committed);
         }
@@ -96,8 +96,8 @@ impl Hub {
 
     async fn try_hand_over(self: &Arc<Self>, socket: &Socket, user: &str) -> Result<(), Fault> {
         let Ok(room) = RoomName::of(RoomKind::User, user) else { return Ok(()) };
-        let found = self.dispatcher().store().look(vec![key(user)], Vec::new()).await;
-        if found.map_err(super::unreadable)?.records.iter().all(Option::is_none) {
+        let found = self.dispatcher().store().look(vec![Inbox::key_of(user)], Vec::new()).await;
+        if found?.records.iter().all(Option::is_none) {
             return Ok(());
         }
         let sockets = self.sockets_in(&room).await;
@@ -149,7 +149,7 @@ impl Hub {
             },
             |inbox| inbox.waiting().map(|notification| Value::from(&*notification.id)).collect(),
         );
-        let committed = self.dispatcher().change(Some(key(user)), None, rule).await?;
+        let committed = self.dispatcher().change(Some(Inbox::key_of(user)), None, rule).await?;
         let ids: Vec<String> = serde_json::from_value(committed.answer).unwrap_or_default();
         self.note_told(user, ids, sockets);
         Ok(())
@@ -222,27 +222,18 @@ impl Hub {
             },
             |_| Value::Null,
         );
-        if let Err(fault) = self.dispatcher().begin(Some(key(user)), None, rule) {
+        if let Err(fault) = self.dispatcher().begin(Some(Inbox::key_of(user)), None, rule) {
             // They are told again when the user comes back.
             tracing::warn!(code = fault.code.as_str(), message = fault.message, "notifications still wait");
         }
     }
 
     async fn sockets_in(&self, room: &RoomName) -> BTreeSet<String> {
-        let mut sockets = BTreeSet::new();
-        for namespace in ROOM_NAMESPACES {
-            let members = self.server().of(namespace).to(room.as_str());
-            sockets.extend(members.fetch_sockets().await.iter().map(|found| found.id().to_string()));
-        }
-        sockets
+        self.members(room).await.iter().map(|found| found.id().to_string()).collect()
     }
 }
 
 /// How long it takes until a socket that still lives is known to have read everything.
 pub(super) fn arrival(engine: &engine::Config) -> Duration {
     engine.ping_interval + engine.ping_timeout
-}
-
-fn key(user: &str) -> RecordKey {
-    RecordKey { kind: Inbox::KIND, id: user.into() }
 }

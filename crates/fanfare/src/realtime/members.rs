@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use engine::{Reason, RecoveryId, RestoreRequest, Sid, Socket};
 use hub::principal::{Principal, PrincipalKind};
@@ -22,6 +22,7 @@ use super::Hub;
 use crate::auth::{Identity, principal_of};
 use crate::codes::Fault;
 use crate::dispatch::record_rule;
+use crate::event::now;
 
 /// Time that a record stays after its socket was lost, beyond what the peer has to come back: clocks of both differ, and
 /// a process takes a while to start.
@@ -96,7 +97,7 @@ pub(crate) fn due(member: &Member, now: Timestamp) -> Step<Member> {
 
 /// The key under which a socket is kept.
 pub(crate) fn key(secret: &RecoveryId) -> RecordKey {
-    RecordKey { kind: Member::KIND, id: auth::digest::of(secret.expose().as_bytes()).into() }
+    Member::key_of(&auth::digest::of(secret.expose().as_bytes()))
 }
 
 impl Hub {
@@ -114,7 +115,7 @@ impl Hub {
             session: principal.session.clone(),
             is_agent: principal.kind == PrincipalKind::Agent,
             rooms: rooms.iter().map(|room| (room.as_str().into(), order)).collect(),
-            created_at: Timestamp::of(SystemTime::now()),
+            created_at: now(),
             began_at: self.began_at,
             gone_at: None,
         };

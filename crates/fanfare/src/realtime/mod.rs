@@ -12,7 +12,7 @@ mod turns;
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use engine::{Builder, Namespace, RestoreRequest, Server, Socket};
 use hub::principal::{Principal, PrincipalKind};
@@ -27,13 +27,13 @@ use self::caller::{Caller, bad_payload, tell};
 use crate::auth::{self, Authenticator, Identity, principal_of};
 use crate::codes::{Code, Fault};
 use crate::dispatch::Dispatcher;
-use crate::event::timestamp;
+use crate::event::{now, timestamp};
 use crate::limits::Limits;
 use crate::tally::Tally;
 
 pub(crate) use lines::log_event;
 pub(crate) use members::{Member, due};
-pub(crate) use rooms::{HISTORY_EVENTS_MAX, unreadable};
+pub(crate) use rooms::HISTORY_EVENTS_MAX;
 pub(crate) use turns::Turns;
 
 /// The argument of `refresh_token`.
@@ -78,7 +78,7 @@ impl Hub {
             auth,
             replay_bytes_max: engine.outbox_bytes_max / 2,
             away_max: engine.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.disconnection_max),
-            began_at: Timestamp::of(SystemTime::now()),
+            began_at: now(),
             tools,
             requests: asking::Requests::default(),
             inboxes: inboxes::Inboxes::default(),
@@ -103,30 +103,18 @@ impl Hub {
     fn first(&self, socket: &Socket, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(identity) = socket.state::<Identity>() {
             // The first of all always has a place.
-            let _ = identity.turns.push(&self.control, work);
+            let _ = identity.turns.push(&self.control, work, |work| work);
         }
     }
 
     /// Has a command done after all that the socket sent before it.
     fn in_turn<F, Fut>(&self, socket: &Socket, caller: Caller, work: F)
     where
-        F: FnOnce(Caller) -> Fut + Send + 'static,
+        F: FnOnce(Caller) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,
     {
         let Some(identity) = socket.state::<Identity>() else { return };
-        // In a cell, so that it is here again if there is no turn for it.
-        let caller = Arc::new(std::sync::Mutex::new(Some(caller)));
-        let held = caller.clone();
-        let take =
-            |cell: &std::sync::Mutex<Option<Caller>>| cell.lock().ok().and_then(|mut caller| caller.take());
-        let pushed = identity.turns.push(&self.control, async move {
-            if let Some(caller) = take(&held) {
-                work(caller).await;
-            }
-        });
-        if pushed.is_err()
-            && let Some(caller) = take(&caller)
-        {
+        if let Err(caller) = identity.turns.push(&self.control, caller, work) {
             caller.refuse(&Fault::new(
                 Code::Busy,
                 "too many commands of this socket are waiting; send fewer at once",

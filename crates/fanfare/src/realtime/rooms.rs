@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Event, Namespace, Socket};
+use engine::{Event, Namespace, Socket, SocketInfo};
 use hub::event::Position;
 use hub::policy::Delivery;
 use hub::room::{RoomKind, RoomName};
@@ -15,7 +15,7 @@ use super::Hub;
 use super::caller::{Caller, argument, tell};
 use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
-use crate::dispatch::{Attached, Replay};
+use crate::dispatch::{Attached, ROOM_NAMESPACES, Replay};
 
 /// Events that one join may replay. Who missed more reads `history` page by page.
 const REPLAY_EVENTS_MAX: usize = 1_000;
@@ -211,7 +211,7 @@ impl Hub {
             Delivery::Latest => {
                 // Asked for before the read, so that nothing can come between.
                 let order = dispatcher.sent_order();
-                let latest = store.read_latest(room.clone()).await.map_err(unreadable)?;
+                let latest = store.read_latest(room.clone()).await?;
                 let attached =
                     dispatcher.attach(socket.clone(), room.clone(), Replay::Latest(latest, order)).await?;
                 Ok((attached, since.is_some()))
@@ -222,7 +222,7 @@ impl Hub {
                     Some(since) => Span::After { seq: since.seq, limit: REPLAY_EVENTS_MAX },
                     None => Span::Last { limit },
                 };
-                let mut page = store.read(room.clone(), span).await.map_err(unreadable)?;
+                let mut page = store.read(room.clone(), span).await?;
                 let is_whole = since.is_some_and(|since| reaches(&page, since));
                 if since.is_some() && !is_whole {
                     page.events = Vec::new();
@@ -261,11 +261,11 @@ impl Hub {
     pub(crate) async fn history(&self, room: RoomName, span: Span) -> Result<Value, Fault> {
         let dispatcher = self.dispatcher();
         if dispatcher.policies().of(&room).delivery == Delivery::Latest {
-            let latest = dispatcher.store().read_latest(room.clone()).await.map_err(unreadable)?;
+            let latest = dispatcher.store().read_latest(room.clone()).await?;
             let events: Vec<Value> = latest.iter().map(event_json).collect();
             return Ok(json!({ "room": room.as_str(), "events": events }));
         }
-        let page = dispatcher.store().read(room.clone(), span).await.map_err(unreadable)?;
+        let page = dispatcher.store().read(room.clone(), span).await?;
         let events: Vec<Value> = page.events.iter().map(event_json).collect();
         Ok(json!({
             "room": room.as_str(),
@@ -284,22 +284,29 @@ impl Hub {
         Ok(self.presence(room).await)
     }
 
+    /// The sockets that are in a room, of all namespaces that share it.
+    pub(crate) async fn members(&self, room: &RoomName) -> Vec<SocketInfo> {
+        let mut members = Vec::new();
+        for namespace in ROOM_NAMESPACES {
+            members.extend(self.server().of(namespace).to(room.as_str()).fetch_sockets().await);
+        }
+        members
+    }
+
     /// Who is in a room: users and connections.
     pub(crate) async fn presence(&self, room: &RoomName) -> Value {
         let mut connections = Vec::new();
         let mut users = std::collections::BTreeSet::new();
-        for namespace in crate::dispatch::ROOM_NAMESPACES {
-            for found in self.server().of(namespace).to(room.as_str()).fetch_sockets().await {
-                let principal = principal_of(found.socket());
-                if let Some(user) = &principal.user {
-                    users.insert(user.to_string());
-                }
-                connections.push(json!({
-                    "connection_id": found.id().to_string(),
-                    "user_id": principal.user.as_deref(),
-                    "namespace": namespace,
-                }));
+        for found in self.members(room).await {
+            let principal = principal_of(found.socket());
+            if let Some(user) = &principal.user {
+                users.insert(user.to_string());
             }
+            connections.push(json!({
+                "connection_id": found.id().to_string(),
+                "user_id": principal.user.as_deref(),
+                "namespace": found.socket().namespace(),
+            }));
         }
         json!({ "room": room.as_str(), "users": users, "connections": connections })
     }
@@ -328,8 +335,4 @@ pub(crate) fn event_json(kept: &Kept) -> Value {
         json["seq"] = position.seq.into();
     }
     json
-}
-
-pub(crate) fn unreadable(fault: hub::store::StoreFault) -> Fault {
-    Fault::new(Code::StoreUnavailable, fault.to_string())
 }

@@ -22,22 +22,18 @@ struct State {
     is_working: bool,
 }
 
-/// More commands are waiting than may wait.
-#[derive(Debug)]
-pub(crate) struct Overrun;
-
 impl Turns {
-    /// Has a command done after all that came before it.
-    pub(crate) fn push(
-        &self,
-        runtime: &Handle,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), Overrun> {
-        let Ok(mut state) = self.0.lock() else { return Err(Overrun) };
+    /// Has a command done after all that came before it. `what` it is about is given to `work`, or back if more
+    /// commands are waiting than may wait.
+    pub(crate) fn push<T, Fut>(&self, runtime: &Handle, what: T, work: impl FnOnce(T) -> Fut) -> Result<(), T>
+    where
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let Ok(mut state) = self.0.lock() else { return Err(what) };
         if state.waiting.len() >= WAITING_MAX {
-            return Err(Overrun);
+            return Err(what);
         }
-        state.waiting.push_back(Box::pin(work));
+        state.waiting.push_back(Box::pin(work(what)));
         if !state.is_working {
             state.is_working = true;
             runtime.spawn(self.clone().work());
@@ -74,7 +70,7 @@ mod tests {
         for nth in 0..200_u64 {
             let sender = sender.clone();
             turns
-                .push(&Handle::current(), async move {
+                .push(&Handle::current(), sender, move |sender| async move {
                     tokio::time::sleep(std::time::Duration::from_micros(200 - nth)).await;
                     sender.send(nth).unwrap();
                 })
@@ -86,9 +82,10 @@ mod tests {
         let blocked = Turns::default();
         for _ in 0..WAITING_MAX {
             // One of them may have begun by now.
-            blocked.push(&Handle::current(), std::future::pending()).unwrap();
+            blocked.push(&Handle::current(), (), |()| std::future::pending()).unwrap();
         }
-        let refusals = (0..2).filter(|_| blocked.push(&Handle::current(), async {}).is_err()).count();
+        let refusals =
+            (0..2).filter(|_| blocked.push(&Handle::current(), (), |()| async {}).is_err()).count();
         assert!(refusals > 0);
     }
 }

@@ -8,10 +8,9 @@ use axum::response::Response;
 use hub::job::{self, Heartbeat, Job, JobCommand, JobLimits, NewJob, ProgressUpdate, StatusUpdate};
 use hub::json::Json;
 use hub::record::State as _;
-use hub::store::{RecordKey, RecordKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::App;
@@ -28,7 +27,7 @@ pub(super) async fn create(State(app): State<App>, headers: HeaderMap, body: Bod
 async fn try_create(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
     let new: NewJob = app.read(body).await?;
     let id = new.job_id.as_deref().map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-    let key = key(&id);
+    let key = Job::key_of(&id);
     let limits = JobLimits::default();
     let rule = record_rule::<Job, _, _>(
         move |present, now| job::create(present, now, &id, new.clone(), &limits),
@@ -89,7 +88,7 @@ async fn try_command(
         move |present, now| job::apply(present, now, command.clone(), &limits),
         view,
     );
-    let committed = app.change(headers, key(id), rule).await?;
+    let committed = app.change(headers, Job::key_of(id), rule).await?;
     Ok((StatusCode::OK, committed.answer))
 }
 
@@ -101,7 +100,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
 
 /// `GET /api/v1/jobs/{id}`
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Response {
-    let outcome = listing::find::<Job>(&app, key(&id)).await;
+    let outcome = listing::find::<Job>(&app, &id).await;
     app.answer(outcome.map(|job| (StatusCode::OK, view(&job))))
 }
 
@@ -128,14 +127,7 @@ async fn try_list(
 ) -> Result<(StatusCode, Value), Fault> {
     let Query(which) = which.map_err(listing::bad_query)?;
     let page = Page { after: which.after, limit: which.limit, since: which.since };
-    let listing = page.listing(which.project_id, which.status)?;
-    let (jobs, next) = listing::list::<Job>(app, RecordKind::Job, listing).await?;
-    let jobs: Vec<Value> = jobs.iter().map(view).collect();
-    Ok((StatusCode::OK, json!({ "jobs": jobs, "next": next })))
-}
-
-fn key(id: &str) -> RecordKey {
-    RecordKey { kind: Job::KIND, id: id.into() }
+    listing::page(app, "jobs", page.listing(which.project_id, which.status)?, view).await
 }
 
 fn view(job: &Job) -> Value {

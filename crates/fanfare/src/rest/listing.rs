@@ -3,13 +3,14 @@
 //! The cursor is opaque to peers: when the last record of a page was made, and its id.
 
 use axum::extract::rejection::QueryRejection;
+use axum::http::StatusCode;
 use hub::record::State;
-use hub::store::{Listing, RecordKey, RecordKind};
+use hub::store::Listing;
 use hub::time::Timestamp;
+use serde_json::{Value, json};
 
 use super::App;
 use crate::codes::{Code, Fault};
-use crate::realtime::unreadable;
 
 /// Records of one page.
 const LIMIT_MAX: usize = 1_000;
@@ -58,12 +59,11 @@ impl Page {
 ///
 /// # Errors
 /// [`Code::NotFound`], or the store cannot be read.
-pub(super) async fn find<S: State>(app: &App, key: RecordKey) -> Result<S, Fault> {
-    let kind = key.kind.as_str();
-    let id = key.id.clone();
-    let found = app.hub.dispatcher().store().look(vec![key], Vec::new()).await.map_err(unreadable)?;
+pub(super) async fn find<S: State>(app: &App, id: &str) -> Result<S, Fault> {
+    let found = app.hub.dispatcher().store().look(vec![S::key_of(id)], Vec::new()).await?;
     let record = found.records.into_iter().next().flatten();
-    let record = record.ok_or_else(|| Fault::new(Code::NotFound, format!("there is no {kind} `{id}`")))?;
+    let missing = || Fault::new(Code::NotFound, format!("there is no {} `{id}`", S::KIND.as_str()));
+    let record = record.ok_or_else(missing)?;
     S::from_record(&record.state).map_err(damaged)
 }
 
@@ -71,19 +71,30 @@ pub(super) async fn find<S: State>(app: &App, key: RecordKey) -> Result<S, Fault
 ///
 /// # Errors
 /// The store cannot be read.
-pub(super) async fn list<S: State>(
-    app: &App,
-    kind: RecordKind,
-    listing: Listing,
-) -> Result<(Vec<S>, Option<String>), Fault> {
+pub(super) async fn list<S: State>(app: &App, listing: Listing) -> Result<(Vec<S>, Option<String>), Fault> {
     let limit = listing.limit;
-    let records = app.hub.dispatcher().store().list(kind, listing).await.map_err(unreadable)?;
+    let records = app.hub.dispatcher().store().list(S::KIND, listing).await?;
     let next = records
         .last()
         .filter(|_| records.len() == limit)
         .map(|last| format!("{}-{}", last.state.created_at.0, last.key.id));
     let states = records.iter().map(|record| S::from_record(&record.state)).collect::<Result<_, _>>();
     Ok((states.map_err(damaged)?, next))
+}
+
+/// A page of records as peers get it: a list under `name`, and what to give as `after` for the next.
+///
+/// # Errors
+/// The store cannot be read.
+pub(super) async fn page<S: State>(
+    app: &App,
+    name: &str,
+    listing: Listing,
+    view: fn(&S) -> Value,
+) -> Result<(StatusCode, Value), Fault> {
+    let (states, next) = list::<S>(app, listing).await?;
+    let states: Vec<Value> = states.iter().map(view).collect();
+    Ok((StatusCode::OK, json!({ name: states, "next": next })))
 }
 
 /// A query that does not fit its route.

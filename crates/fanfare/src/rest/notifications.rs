@@ -7,7 +7,6 @@ use axum::response::Response;
 use hub::json::Json;
 use hub::notification::{self, Message, NotificationLimits};
 use hub::store::IdempotencyKey;
-use hub::time::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
@@ -64,7 +63,7 @@ async fn try_announce(app: &App, headers: &HeaderMap, body: Body) -> Result<(Sta
     let NewAnnouncement { title, message, level, data, deliver_at } = app.read(body).await?;
     check_data(data.as_ref())?;
     let deliver_at = deliver_at.as_deref().map(moment).transpose()?;
-    let now = Timestamp::of(std::time::SystemTime::now());
+    let now = crate::event::now();
     let id = Uuid::now_v7().to_string();
     let message = Message { title, message, level, data };
     // What is said later is dated when it is said.

@@ -1,7 +1,7 @@
 //! Owns the routes of runs and log lines. Does not decide what a run may become; that is the hub's.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -13,8 +13,6 @@ use hub::log_line::{LogLimits, LogLine, RawLogLine};
 use hub::principal::Principal;
 use hub::record::State as _;
 use hub::run::{self, Approval, ControlRequest, NewRun, Run, RunLimits, RunUpdate};
-use hub::store::{RecordKey, RecordKind};
-use hub::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -36,7 +34,7 @@ pub(super) async fn start(State(app): State<App>, headers: HeaderMap, body: Body
 async fn try_start(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
     let new: NewRun = app.read(body).await?;
     let id = new.thread_id.as_deref().map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
-    let key = key(&id);
+    let key = Run::key_of(&id);
     let limits = RunLimits::default();
     let rule = record_rule::<Run, _, _>(
         move |present, now| run::start(present, now, &id, new.clone(), &limits),
@@ -48,7 +46,7 @@ async fn try_start(app: &App, headers: &HeaderMap, body: Body) -> Result<(Status
 
 /// `GET /status/{thread_id}`, `GET /api/v1/runs/{thread_id}`
 pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Response {
-    let outcome = listing::find::<Run>(&app, key(&id)).await;
+    let outcome = listing::find::<Run>(&app, &id).await;
     app.answer(outcome.map(|run| (StatusCode::OK, view(&run))))
 }
 
@@ -74,9 +72,7 @@ async fn try_list(
 ) -> Result<(StatusCode, Value), Fault> {
     let Query(which) = which.map_err(listing::bad_query)?;
     let page = Page { after: which.after, limit: which.limit, since: which.since };
-    let (runs, next) = listing::list::<Run>(app, RecordKind::Run, page.listing(None, which.status)?).await?;
-    let runs: Vec<Value> = runs.iter().map(view).collect();
-    Ok((StatusCode::OK, json!({ "runs": runs, "next": next })))
+    listing::page(app, "runs", page.listing(None, which.status)?, view).await
 }
 
 /// `POST /api/v1/runs/{thread_id}/status`
@@ -93,7 +89,7 @@ pub(super) async fn update(
             move |present, now| run::update(present, now, update.clone(), &limits),
             view,
         );
-        Ok((StatusCode::OK, app.change(&headers, key(&id), rule).await?.answer))
+        Ok((StatusCode::OK, app.change(&headers, Run::key_of(&id), rule).await?.answer))
     };
     app.answer(outcome.await)
 }
@@ -128,7 +124,8 @@ pub(super) async fn approve_one(
 }
 
 async fn decide(app: &App, headers: &HeaderMap, approval: Approval) -> Result<(StatusCode, Value), Fault> {
-    let committed = app.change(headers, key(&approval.thread_id), approval_rule(approval, None)).await?;
+    let committed =
+        app.change(headers, Run::key_of(&approval.thread_id), approval_rule(approval, None)).await?;
     Ok((StatusCode::OK, committed.answer))
 }
 
@@ -155,7 +152,7 @@ pub(super) async fn control(
             move |present, now| run::control(present, now, request.clone(), None, &limits),
             view,
         );
-        Ok((StatusCode::ACCEPTED, app.change(&headers, key(&id), rule).await?.answer))
+        Ok((StatusCode::ACCEPTED, app.change(&headers, Run::key_of(&id), rule).await?.answer))
     };
     app.answer(outcome.await)
 }
@@ -191,7 +188,7 @@ async fn try_controls(
             .min(WAIT_MAX),
     };
     let until = tokio::time::Instant::now() + span;
-    let key = key(id);
+    let key = Run::key_of(id);
     let after = wait.after.unwrap_or(0);
     if after > 0 {
         // Asking for what follows says that the rest has arrived.
@@ -201,7 +198,7 @@ async fn try_controls(
     loop {
         // Registered before the look, so that a change right after it is noticed.
         let changed = app.hub.dispatcher().changed(&key);
-        let run: Run = listing::find(app, key.clone()).await?;
+        let run: Run = listing::find(app, id).await?;
         let commands = run.controls(after);
         if !commands.is_empty() || tokio::time::Instant::now() >= until {
             return Ok((StatusCode::OK, json!({ "commands": commands })));
@@ -224,7 +221,7 @@ async fn try_logs(app: &App, principal: &Principal, body: Body) -> Result<(Statu
     let body = app.body(body).await?;
     let texts = super::events::split(&body, app.limits.batch_events_max)?;
     let limits = LogLimits::default();
-    let now = Timestamp::of(SystemTime::now());
+    let now = crate::event::now();
     let mut events = Vec::with_capacity(texts.len());
     for (nth, text) in texts.into_iter().enumerate() {
         let line = super::parse::<RawLogLine>(text).and_then(|raw| Ok(LogLine::new(now, raw, &limits)?));
@@ -235,10 +232,6 @@ async fn try_logs(app: &App, principal: &Principal, body: Body) -> Result<(Statu
     app.hub.limits.events(principal, accepted)?;
     app.hub.dispatcher().publish(None, events)?.done().await?;
     Ok((StatusCode::ACCEPTED, json!({ "accepted": accepted })))
-}
-
-fn key(id: &str) -> RecordKey {
-    RecordKey { kind: Run::KIND, id: id.into() }
 }
 
 fn view(run: &Run) -> Value {

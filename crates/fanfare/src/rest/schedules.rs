@@ -10,7 +10,7 @@ use axum::response::Response;
 use hub::outgoing::Outgoing;
 use hub::record::State as _;
 use hub::schedule::{self, Planned, Schedule, ScheduleLimits};
-use hub::store::{IdempotencyKey, Listing, RecordKey, RecordKind};
+use hub::store::{IdempotencyKey, Listing, RecordKind};
 use hub::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,7 +20,6 @@ use super::App;
 use super::listing::{self, Page};
 use crate::codes::Fault;
 use crate::dispatch::{Underway, record_rule};
-use crate::realtime::unreadable;
 
 /// Records that are counted at once.
 const COUNTED_AT_ONCE: usize = 1_000;
@@ -48,7 +47,7 @@ impl Waiting {
         let (mut count, mut after) = (0, None);
         while count < max {
             let listing = Listing { after, limit: COUNTED_AT_ONCE, ..Listing::default() };
-            let records = store.list(RecordKind::Schedule, listing).await.map_err(unreadable)?;
+            let records = store.list(RecordKind::Schedule, listing).await?;
             count += records.len();
             match records.last() {
                 Some(last) if records.len() == COUNTED_AT_ONCE => {
@@ -75,7 +74,7 @@ pub(super) async fn begin(
     let limits = ScheduleLimits::default();
     let waiting = app.schedules.count(app, limits.waiting_max).await?;
     let id = Uuid::now_v7().to_string();
-    let key = key(&id);
+    let key = Schedule::key_of(&id);
     let planned = Planned { event, deliver_at };
     let rule = record_rule::<Schedule, _, _>(
         move |present, now| schedule::schedule(present, now, &id, planned.clone(), waiting, &limits),
@@ -109,21 +108,14 @@ async fn try_list(
 ) -> Result<(StatusCode, Value), Fault> {
     let Query(which) = which.map_err(listing::bad_query)?;
     let page = Page { after: which.after, limit: which.limit, since: None };
-    let (schedules, next) =
-        listing::list::<Schedule>(app, RecordKind::Schedule, page.listing(None, None)?).await?;
-    let schedules: Vec<Value> = schedules.iter().map(view).collect();
-    Ok((StatusCode::OK, json!({ "schedules": schedules, "next": next })))
+    listing::page(app, "schedules", page.listing(None, None)?, view).await
 }
 
 /// `DELETE /api/v1/schedules/{id}`
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let rule = record_rule::<Schedule, _, _>(|present, _| schedule::cancel(present), view);
-    let outcome = app.change(&headers, key(&id), rule).await;
+    let outcome = app.change(&headers, Schedule::key_of(&id), rule).await;
     app.answer(outcome.map(|committed| (StatusCode::OK, committed.answer)))
-}
-
-fn key(id: &str) -> RecordKey {
-    RecordKey { kind: Schedule::KIND, id: id.into() }
 }
 
 fn view(schedule: &Schedule) -> Value {

@@ -7,14 +7,13 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::record::State as _;
-use hub::store::{Listing, RecordKey, RecordKind};
+use hub::store::{Listing, RecordKind};
 use hub::template::{self, NewTemplate, Template, TemplateLimits};
 use serde_json::{Value, json};
 
 use super::{App, listing};
 use crate::codes::{Code, Fault};
 use crate::dispatch::record_rule;
-use crate::realtime::unreadable;
 
 /// Templates that are kept. 1,000: they are written by people, and one answer lists them all.
 const TEMPLATES_MAX: usize = 1_000;
@@ -29,8 +28,8 @@ pub(super) async fn find_all(app: &App, names: BTreeSet<&str>) -> Result<BTreeMa
     }
     // What makes no template's name is no template, and need not be looked for.
     let name_bytes_max = TemplateLimits::default().name_bytes_max;
-    let keys = names.into_iter().filter(|name| name.len() <= name_bytes_max).map(key).collect();
-    let found = app.hub.dispatcher().store().look(keys, Vec::new()).await.map_err(unreadable)?;
+    let keys = names.into_iter().filter(|name| name.len() <= name_bytes_max).map(Template::key_of).collect();
+    let found = app.hub.dispatcher().store().look(keys, Vec::new()).await?;
     let read = |record: hub::store::Record| {
         let template = Template::from_record(&record.state).map_err(listing::damaged)?;
         Ok((record.key.id.into(), template))
@@ -68,7 +67,7 @@ async fn try_put(
         let complaint = format!("there are {TEMPLATES_MAX} templates already; remove one first");
         return Err(Fault::new(Code::TooMany, complaint));
     }
-    let key = key(&name);
+    let key = Template::key_of(&name);
     let rule = record_rule::<Template, _, _>(
         move |present, now| template::put(present, now, &name, new.clone(), &TemplateLimits::default()),
         view,
@@ -84,20 +83,20 @@ async fn is_new(app: &App, name: &str) -> Result<bool, Fault> {
 async fn is_full(app: &App) -> Result<bool, Fault> {
     let listing = Listing { limit: TEMPLATES_MAX, ..Listing::default() };
     let store = app.hub.dispatcher().store();
-    let records = store.list(RecordKind::Template, listing).await.map_err(unreadable)?;
+    let records = store.list(RecordKind::Template, listing).await?;
     Ok(records.len() >= TEMPLATES_MAX)
 }
 
 /// `GET /api/v1/templates/{name}`
 pub(super) async fn show(State(app): State<App>, Path(name): Path<String>) -> Response {
-    let outcome = listing::find::<Template>(&app, key(&name)).await;
+    let outcome = listing::find::<Template>(&app, &name).await;
     app.answer(outcome.map(|template| (StatusCode::OK, view(&template))))
 }
 
 /// `GET /api/v1/templates`
 pub(super) async fn list(State(app): State<App>) -> Response {
     let listing = Listing { limit: TEMPLATES_MAX, ..Listing::default() };
-    let outcome = listing::list::<Template>(&app, RecordKind::Template, listing).await;
+    let outcome = listing::list::<Template>(&app, listing).await;
     app.answer(outcome.map(|(mut templates, _)| {
         templates.sort_by(|a, b| a.id().cmp(b.id()));
         let templates: Vec<Value> = templates.iter().map(view).collect();
@@ -108,12 +107,8 @@ pub(super) async fn list(State(app): State<App>) -> Response {
 /// `DELETE /api/v1/templates/{name}`
 pub(super) async fn remove(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Response {
     let rule = record_rule::<Template, _, _>(|present, _| template::remove(present), view);
-    let outcome = app.change(&headers, key(&name), rule).await;
+    let outcome = app.change(&headers, Template::key_of(&name), rule).await;
     app.answer(outcome.map(|committed| (StatusCode::OK, committed.answer)))
-}
-
-fn key(name: &str) -> RecordKey {
-    RecordKey { kind: Template::KIND, id: name.into() }
 }
 
 fn view(template: &Template) -> Value {

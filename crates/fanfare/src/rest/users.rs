@@ -38,10 +38,7 @@ pub(super) async fn users(State(app): State<App>) -> Response {
 pub(super) async fn connected(State(app): State<App>, Path(id): Path<String>) -> Response {
     let outcome = async {
         let room = RoomName::of(RoomKind::User, &id)?;
-        let mut connections = 0;
-        for namespace in ROOM_NAMESPACES {
-            connections += app.server.of(namespace).to(room.as_str()).fetch_sockets().await.len();
-        }
+        let connections = app.hub.members(&room).await.len();
         Ok((StatusCode::OK, json!({ "connected": connections > 0, "connections": connections })))
     };
     app.answer(outcome.await)
