@@ -79,12 +79,14 @@ impl Inner {
             if target.rooms.is_empty() {
                 return self.interest.has(shard, &target.namespace, "");
             }
-            target.rooms.iter().any(|room| {
-                self.interest.has(shard, &target.namespace, room)
-                    // A socket's own room is not announced: its name tells its shard.
-                    || Sid::parse(room).is_some_and(|sid| ShardId::of(sid).shard == port.index)
-            })
+            target.rooms.iter().any(|room| self.has_members(port, &target.namespace, room))
         })
+    }
+
+    fn has_members(&self, port: &Port, namespace: &str, room: &str) -> bool {
+        self.interest.has(usize::from(port.index), namespace, room)
+            // A socket's own room is not announced: its name tells its shard.
+            || Sid::parse(room).is_some_and(|sid| ShardId::of(sid).shard == port.index)
     }
 
     pub(crate) fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
@@ -247,6 +249,14 @@ impl Server {
     pub fn of(&self, namespace: &str) -> Broadcaster {
         let target = Target { namespace: namespace.into(), ..Target::default() };
         Broadcaster::new(self.inner.clone(), target)
+    }
+
+    /// Whether a room of a namespace may have members, as [`Broadcaster::is_wanted`]; nothing is allocated for the look.
+    #[must_use]
+    pub fn has_members(&self, namespace: &str, room: &str) -> bool {
+        let has =
+            |port: &Arc<Port>| crate::mail::is_turn_of(port) || self.inner.has_members(port, namespace, room);
+        self.inner.ports().iter().any(has)
     }
 
     /// The members of rooms of the namespace `/`.

@@ -23,6 +23,10 @@ mod token;
 
 use std::process::ExitCode;
 
+/// Events are made on one thread and dropped on others, which the system's allocator makes everybody wait for.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::main() {
         Ok(code) => code,

@@ -1,6 +1,7 @@
 //! Owns an event on its way to rooms, and how it is written for those who watch. Does not know vocabularies, sockets
 //! or stores.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,18 +34,31 @@ impl EventId {
     }
 }
 
+impl EventId {
+    /// Calls `with` with the id as text: 32 lower-case digits and four hyphens. RFC 9562 §4.
+    fn with_text<T>(self, with: impl FnOnce(&str) -> T) -> T {
+        let mut text = [b'-'; 36];
+        let mut at = text.iter_mut().enumerate().filter(|(at, _)| !matches!(at, 8 | 13 | 18 | 23));
+        for shift in (0..32).rev() {
+            let digit = b"0123456789abcdef"[(self.0 >> (shift * 4)) as usize & 0xf];
+            if let Some((_, byte)) = at.next() {
+                *byte = digit;
+            }
+        }
+        with(std::str::from_utf8(&text).expect("invariant: digits and hyphens"))
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let id = self.0;
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            id >> 96,
-            (id >> 80) & 0xffff,
-            (id >> 64) & 0xffff,
-            (id >> 48) & 0xffff,
-            id & 0xffff_ffff_ffff
-        )
+        self.with_text(|text| f.write_str(text))
+    }
+}
+
+/// As text.
+impl Serialize for EventId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.with_text(|text| to.serialize_str(text))
     }
 }
 
@@ -105,7 +119,7 @@ struct Wrapped<'a> {
     data: &'a RawValue,
     room: Option<&'a str>,
     timestamp: &'a str,
-    id: &'a str,
+    id: EventId,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,20 +129,21 @@ struct Wrapped<'a> {
 impl Event {
     /// The argument as those in `room` get it, or everybody if there is none: JSON.
     #[must_use]
-    pub fn argument(&self, room: Option<&RoomName>, position: Option<Position>) -> Box<RawValue> {
+    pub fn argument(&self, room: Option<&RoomName>, position: Option<Position>) -> Cow<'_, RawValue> {
         match self.shape {
-            Shape::Flat => (*self.data).to_owned(),
+            Shape::Flat => Cow::Borrowed(&self.data),
             Shape::Wrapped => {
                 let wrapped = Wrapped {
                     event: &self.name,
                     data: &self.data,
                     room: room.map(RoomName::as_str),
                     timestamp: &self.at.to_string(),
-                    id: &self.id.to_string(),
+                    id: self.id,
                     epoch: position.map(|position| position.epoch),
                     seq: position.map(|position| position.seq),
                 };
-                serde_json::value::to_raw_value(&wrapped).expect("invariant: texts and numbers become JSON")
+                let written = serde_json::value::to_raw_value(&wrapped);
+                Cow::Owned(written.expect("invariant: texts and numbers become JSON"))
             }
         }
     }

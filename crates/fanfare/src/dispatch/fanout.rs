@@ -26,36 +26,23 @@ pub(super) struct Delivery<'a> {
 /// Sends an event to everyone it is for.
 pub(super) async fn send(server: &Server, delivery: &Delivery<'_>) {
     let namespace = match delivery.audience {
-        Audience::Rooms => {
-            for namespace in ROOM_NAMESPACES {
-                send_to_rooms(&server.of(namespace), delivery).await;
-            }
-            return;
-        }
+        Audience::Rooms => return send_to_rooms(server, delivery).await,
         Audience::Root => "/",
         Audience::Ws => "/ws",
         Audience::Logs => "/logs",
         Audience::Admin => "/admin",
     };
     let everyone = flagged(server.of(namespace), delivery).to(names(delivery.rooms));
-    if !everyone.is_wanted() {
-        return;
+    if everyone.is_wanted() {
+        emit(&everyone, delivery.event, &delivery.event.argument(None, None)).await;
     }
-    emit(&everyone, delivery.event, &delivery.event.argument(None, None)).await;
 }
 
-async fn send_to_rooms(everyone: &Broadcaster, delivery: &Delivery<'_>) {
-    let event = delivery.event;
-    let everyone = flagged(everyone.clone(), delivery);
-    let position = |room: &RoomName| {
-        delivery.placed.iter().find(|placed| placed.room == *room).and_then(|placed| placed.position)
-    };
-    if event.shape == Shape::Flat {
-        let members = everyone.to(names(delivery.rooms));
-        if members.is_wanted() {
-            emit(&members, event, &event.data).await;
-        }
-        return;
+async fn send_to_rooms(server: &Server, delivery: &Delivery<'_>) {
+    if delivery.event.shape == Shape::Flat {
+        // All read the same.
+        let rooms: Vec<&RoomName> = delivery.rooms.iter().collect();
+        return send_to_members(server, delivery, &rooms, &[], None).await;
     }
     // The dashboard mirrors: it shows an event as the room has it where that belongs.
     let (mirrors, mains): (Vec<&RoomName>, Vec<&RoomName>) = delivery
@@ -63,17 +50,38 @@ async fn send_to_rooms(everyone: &Broadcaster, delivery: &Delivery<'_>) {
         .iter()
         .partition(|room| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
     for (nth, room) in mains.iter().enumerate() {
-        let mut members = everyone.clone().to(room.as_str());
+        let (mut members, mut others) = (vec![*room], Vec::new());
         if nth == 0 {
-            members = members.to(mirrors.iter().map(|room| room.as_str()).collect::<Vec<_>>());
+            members.extend(&mirrors);
         } else {
             // Those who are in an earlier one, or in a mirror, have it already.
-            members = members
-                .except(mains[..nth].iter().chain(&mirrors).map(|room| room.as_str()).collect::<Vec<_>>());
+            others.extend(mains[..nth].iter().chain(&mirrors).copied());
         }
-        if members.is_wanted() {
-            emit(&members, event, &event.argument(Some(room), position(room))).await;
+        send_to_members(server, delivery, &members, &others, Some(room)).await;
+    }
+}
+
+/// Sends to the members of `rooms` that are in none of `others`, in all namespaces, what those in `shown` get to read.
+async fn send_to_members(
+    server: &Server,
+    delivery: &Delivery<'_>,
+    rooms: &[&RoomName],
+    others: &[&RoomName],
+    shown: Option<&RoomName>,
+) {
+    // Written for the first who wants it: most events of a busy server are for rooms that nobody watches.
+    let mut argument = None;
+    for namespace in ROOM_NAMESPACES {
+        if !rooms.iter().any(|room| server.has_members(namespace, room.as_str())) {
+            continue;
         }
+        let placed = |room: &&RoomName| delivery.placed.iter().find(|placed| placed.room == **room);
+        let position = || shown.as_ref().and_then(placed).and_then(|placed| placed.position);
+        let argument = argument.get_or_insert_with(|| delivery.event.argument(shown, position()));
+        let members = flagged(server.of(namespace), delivery)
+            .to(names(rooms.iter().copied()))
+            .except(names(others.iter().copied()));
+        emit(&members, delivery.event, argument).await;
     }
 }
 
@@ -86,8 +94,8 @@ fn flagged(broadcaster: Broadcaster, delivery: &Delivery<'_>) -> Broadcaster {
     if delivery.is_volatile { broadcaster.volatile() } else { broadcaster }
 }
 
-fn names(rooms: &[RoomName]) -> Vec<&str> {
-    rooms.iter().map(RoomName::as_str).collect()
+fn names<'a>(rooms: impl IntoIterator<Item = &'a RoomName>) -> Vec<&'a str> {
+    rooms.into_iter().map(RoomName::as_str).collect()
 }
 
 async fn emit(to: &Broadcaster, event: &Event, argument: &RawValue) {

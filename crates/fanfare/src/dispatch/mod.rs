@@ -8,6 +8,7 @@
 //! then joins, so nothing is missed or repeated between the two.
 
 mod fanout;
+mod ids;
 mod recent;
 mod records;
 mod turn;
@@ -235,7 +236,7 @@ impl Dispatcher {
     pub(crate) fn publish(
         &self,
         idempotency: Option<IdempotencyKey>,
-        events: Vec<Outgoing>,
+        mut events: Vec<Outgoing>,
     ) -> Result<Underway, Fault> {
         // A batch is one operation, but takes as much room as its events; one that is larger than all of it takes all.
         let count = u32::try_from(events.len().min(OPERATIONS_MAX)).unwrap_or(u32::MAX);
@@ -243,7 +244,8 @@ impl Dispatcher {
         let rule: Rule = Box::new(move |_, _| {
             // Held for as long as the operation is.
             let _ = &place;
-            Ok(Decision { events: events.clone(), ..Decision::default() })
+            // Only what changes a record can meet a conflict and be asked again.
+            Ok(Decision { events: std::mem::take(&mut events), ..Decision::default() })
         });
         self.begin(None, idempotency, rule)
     }

@@ -20,9 +20,9 @@ use hub::time::Timestamp;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 use super::fanout::{self, Delivery as Sending};
+use super::ids::Ids;
 use super::recent::{Recent, Sent};
 use super::{
     Attached, Attachment, Committed, Decision, DueRule, Next, Operation, Replay, Returning, Rule, Shared,
@@ -95,7 +95,13 @@ struct KeptAnswer {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operation>) {
-    let mut dispatch = Dispatch { shared, recent: Recent::default(), next_due: None, again: Vec::new() };
+    let mut dispatch = Dispatch {
+        shared,
+        recent: Recent::default(),
+        next_due: None,
+        again: Vec::new(),
+        ids: Ids::default(),
+    };
     // What an earlier process committed is sent out, as far as anybody can still be told.
     if let Ok(health) = dispatch.shared.store.health().await {
         dispatch.shared.sent_order.fetch_max(health.order, Ordering::AcqRel);
@@ -129,6 +135,7 @@ struct Dispatch {
     next_due: Option<Timestamp>,
     /// Operations that met a conflict.
     again: Vec<Changing>,
+    ids: Ids,
 }
 
 impl Dispatch {
@@ -207,7 +214,7 @@ impl Dispatch {
 
     /// Runs an operation's rule on the record as it will be when the operation's turn has come.
     fn decide(
-        &self,
+        &mut self,
         now: Timestamp,
         mut changing: Changing,
         records: &mut HashMap<RecordKey, Option<Record>>,
@@ -267,15 +274,9 @@ impl Dispatch {
         Step::Commit { changing, index: Some(index), events, answer }
     }
 
-    fn prepare(&self, now: Timestamp, outgoing: Outgoing, appends: &mut Vec<Append>) -> Prepared {
+    fn prepare(&mut self, now: Timestamp, outgoing: Outgoing, appends: &mut Vec<Append>) -> Prepared {
         let Outgoing { name, data, shape, audience, rooms, except, key, volatile } = outgoing;
-        let event = Event {
-            id: EventId(Uuid::now_v7().as_u128()),
-            name: (&*name).into(),
-            data: data.0,
-            at: now,
-            shape,
-        };
+        let event = Event { id: self.ids.next(now), name: (&*name).into(), data: data.0, at: now, shape };
         let mut placements = Vec::new();
         // The rooms of other audiences are channels, which keep nothing.
         for room in rooms.iter().filter(|_| !volatile && audience == Audience::Rooms) {

@@ -6,9 +6,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::room::RoomName;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::App;
+use super::published::Published;
 use crate::auth::{NAMESPACES, principal_of};
 use crate::codes::Fault;
 use crate::event::Draft;
@@ -44,7 +45,7 @@ pub(super) async fn broadcast(State(app): State<App>, headers: HeaderMap, body: 
     app.answer(outcome)
 }
 
-async fn try_broadcast(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_broadcast(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Published), Fault> {
     let body = app.body(body).await?;
     let draft = Draft::parse(&body, app.limits.rooms_per_event_max)?.or_to(RoomName::parse("global")?);
     super::events::publish_draft(app, headers, draft).await

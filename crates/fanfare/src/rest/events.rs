@@ -15,11 +15,11 @@ use hub::principal::Principal;
 use hub::store::IdempotencyKey;
 use hub::time::Timestamp;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::App;
+use super::published::{Published, PublishedBatch};
 use crate::codes::{Code, Fault};
-use crate::dispatch::{Committed, Underway, position_json};
+use crate::dispatch::Underway;
 use crate::event::{Draft, Publication};
 
 /// `POST /api/v1/events`
@@ -38,7 +38,7 @@ async fn try_publish_one(
     principal: &Principal,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Value), Fault> {
+) -> Result<(StatusCode, Published), Fault> {
     let body = app.body(body).await?;
     let draft = Draft::parse(&body, app.limits.rooms_per_event_max)?;
     app.hub.limits.events(principal, 1)?;
@@ -53,7 +53,7 @@ pub(super) async fn publish_draft(
     app: &App,
     headers: &HeaderMap,
     mut draft: Draft,
-) -> Result<(StatusCode, Value), Fault> {
+) -> Result<(StatusCode, Published), Fault> {
     if let Some(key) = super::idempotency_header(headers)? {
         draft.idempotency_key.get_or_insert(key);
     }
@@ -64,7 +64,7 @@ pub(super) async fn publish_draft(
     let committed = begin(app, publication).await?.done().await?;
     // A repetition is told from what it repeats, but is as good.
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, published(&committed, 0)))
+    Ok((status, Published(committed)))
 }
 
 /// `POST /api/v1/events/batch`: answers in the order of the events.
@@ -81,7 +81,7 @@ async fn try_publish_batch(
     app: &App,
     principal: &Principal,
     body: Body,
-) -> Result<(StatusCode, Value), Fault> {
+) -> Result<(StatusCode, PublishedBatch), Fault> {
     let body = app.body(body).await?;
     let texts = split(&body, app.limits.batch_events_max)?;
     let mut drafts = Vec::with_capacity(texts.len());
@@ -105,13 +105,11 @@ async fn try_publish_batch(
         }
     }
     underway.extend(begin_together(app, &mut neighbours)?);
-    let mut events = Vec::new();
+    let mut published = Vec::with_capacity(underway.len());
     for one in underway {
-        let committed = one.done().await?;
-        // One that waits for its moment has no event yet.
-        events.extend((0..committed.ids.len().max(1)).map(|nth| published(&committed, nth)));
+        published.push(one.done().await?);
     }
-    Ok((StatusCode::CREATED, json!({ "events": events })))
+    Ok((StatusCode::CREATED, PublishedBatch(published)))
 }
 
 /// Fills in the templates that drafts name, and checks what comes of it. One look at the store for all of them.
@@ -168,11 +166,11 @@ pub(super) async fn publish(
     headers: &HeaderMap,
     outgoing: Outgoing,
     deliver_at: Option<Timestamp>,
-) -> Result<(StatusCode, Value), Fault> {
+) -> Result<(StatusCode, Published), Fault> {
     let idempotency_key = super::idempotency_header(headers)?;
     let publication = Publication { outgoing, deliver_at, idempotency_key };
     let committed = begin(app, publication).await?.done().await?;
-    Ok((StatusCode::CREATED, published(&committed, 0)))
+    Ok((StatusCode::CREATED, Published(committed)))
 }
 
 async fn begin(app: &App, publication: Publication) -> Result<Underway, Fault> {
@@ -196,24 +194,6 @@ fn begin_together(app: &App, gathered: &mut Vec<Outgoing>) -> Result<Option<Unde
     let underway = app.hub.dispatcher().publish(None, events)?;
     app.tally.events_published.fetch_add(count, Ordering::Relaxed);
     Ok(Some(underway))
-}
-
-/// What the publisher of an event is told: its id, and where it stands in the log of its first room that has one.
-///
-/// One that waits for its moment has the id by which it can be cancelled, and that moment.
-pub(super) fn published(committed: &Committed, nth: usize) -> Value {
-    if !committed.answer.is_null() {
-        return committed.answer.clone();
-    }
-    let id = committed.ids.get(nth).map(ToString::to_string);
-    let placed = committed.placed.get(nth).map_or(&[][..], Vec::as_slice);
-    let mut answer = position_json(placed.iter().find_map(|placed| placed.position));
-    answer["id"] = id.into();
-    if placed.len() > 1 {
-        let rooms = placed.iter().map(|placed| (placed.room.to_string(), position_json(placed.position)));
-        answer["rooms"] = Value::Object(rooms.collect());
-    }
-    answer
 }
 
 #[cfg(test)]

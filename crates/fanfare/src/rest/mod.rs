@@ -10,6 +10,7 @@ mod jobs;
 mod listing;
 mod metrics;
 mod notifications;
+mod published;
 mod rooms;
 mod runs;
 mod schedules;
@@ -32,6 +33,7 @@ use axum::routing::{delete, get, post};
 use engine::Server;
 use hub::principal::Principal;
 use hub::store::{IdempotencyKey, RecordKey};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
@@ -169,7 +171,7 @@ impl App {
     }
 
     /// Answers what a route has come to.
-    fn answer(&self, outcome: Result<(StatusCode, serde_json::Value), Fault>) -> Response {
+    fn answer(&self, outcome: Result<(StatusCode, impl Serialize), Fault>) -> Response {
         match outcome {
             Ok((status, body)) => json(status, &body),
             Err(fault) => self.refuse(fault),
@@ -263,8 +265,9 @@ fn idempotency_header(headers: &HeaderMap) -> Result<Option<String>, Fault> {
 }
 
 /// A JSON response.
-pub(crate) fn json(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(body).expect("invariant: answers have string keys");
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// Sees every request first: pages of strange origins are refused, those of known ones get their headers, and whoever

@@ -8,10 +8,10 @@ use hub::json::Json;
 use hub::notification::{self, Message, NotificationLimits};
 use hub::store::IdempotencyKey;
 use serde::Deserialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::App;
+use super::published::Published;
 use crate::codes::Fault;
 use crate::event::moment;
 
@@ -42,7 +42,7 @@ pub(super) async fn notify(State(app): State<App>, headers: HeaderMap, body: Bod
     app.answer(outcome)
 }
 
-async fn try_notify(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_notify(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Published), Fault> {
     let NewNotification { user_id, title, message, level, data } = app.read(body).await?;
     check_data(data.as_ref())?;
     let idempotency = super::idempotency_header(headers)?
@@ -50,7 +50,7 @@ async fn try_notify(app: &App, headers: &HeaderMap, body: Body) -> Result<(Statu
     let message = Message { title, message, level, data };
     let committed = app.hub.notify(&user_id, message, idempotency).await?;
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, super::events::published(&committed, 0)))
+    Ok((status, Published(committed)))
 }
 
 /// `POST /api/v1/announcements`
@@ -59,7 +59,7 @@ pub(super) async fn announce(State(app): State<App>, headers: HeaderMap, body: B
     app.answer(outcome)
 }
 
-async fn try_announce(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_announce(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Published), Fault> {
     let NewAnnouncement { title, message, level, data, deliver_at } = app.read(body).await?;
     check_data(data.as_ref())?;
     let deliver_at = deliver_at.as_deref().map(moment).transpose()?;

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::App;
+use super::published::Published;
 use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
 use crate::dispatch::ROOM_NAMESPACES;
@@ -117,7 +118,7 @@ pub(super) async fn message(State(app): State<App>, headers: HeaderMap, body: Bo
     app.answer(outcome)
 }
 
-async fn try_message(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
+async fn try_message(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Published), Fault> {
     let message: Message = app.read(body).await?;
     check_name(&message.event)?;
     let data = message.data.unwrap_or_else(|| serde_json::value::RawValue::NULL.to_owned());
