@@ -62,7 +62,8 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
     ];
     auth.recall(&*store).await.context("what was revoked cannot be known")?;
-    let dispatcher = Dispatcher::start(server.clone(), store.clone(), policies, due_rules);
+    let dispatcher =
+        Dispatcher::start(server.clone(), store.clone(), policies, config.engine.outbox_bytes_max, due_rules);
     hub.run_on(server.clone(), dispatcher);
     tokio::spawn({
         let hub = hub.clone();

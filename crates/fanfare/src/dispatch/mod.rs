@@ -38,6 +38,13 @@ use crate::codes::{Code, Fault};
 /// publishers are told to try again.
 const OPERATIONS_MAX: usize = 16_384;
 
+/// Events that a socket that comes back may have missed, whatever its outbox takes. 100,000: five seconds at 20,000 a
+/// second, and some 100 MB while they are on their way.
+const RESTORED_MAX: usize = 100_000;
+
+/// Bytes that an event takes at least in an outbox: more events than fit there need not be read.
+const RESTORED_BYTES_MIN: usize = 32;
+
 /// What a rule decides.
 #[derive(Debug, Default)]
 pub(crate) struct Decision {
@@ -132,6 +139,10 @@ pub(crate) struct Returning {
     pub(crate) order: u64,
     /// What goes along with it.
     pub(crate) state: Arc<Identity>,
+    /// What it missed, up to [`Returning::read_order`].
+    pub(super) missed: Vec<Kept>,
+    /// The order up to which `missed` has everything.
+    pub(super) read_order: u64,
     pub(super) reply: oneshot::Sender<Result<(), Fault>>,
 }
 
@@ -147,6 +158,8 @@ pub(super) struct Shared {
     pub(super) server: Server,
     pub(super) store: Arc<dyn Store>,
     pub(super) policies: Arc<Policies>,
+    /// Events that a socket that comes back may have missed. Who missed more begins anew.
+    pub(super) restored_max: usize,
     /// The newest order that has been sent out.
     pub(super) sent_order: AtomicU64,
     /// Whether the last commit failed.
@@ -184,6 +197,7 @@ impl Dispatcher {
         server: Server,
         store: Arc<dyn Store>,
         policies: Arc<Policies>,
+        outbox_bytes_max: usize,
         due_rules: Vec<(RecordKind, DueRule)>,
     ) -> Self {
         let (operations, waiting) = mpsc::channel(OPERATIONS_MAX);
@@ -191,6 +205,7 @@ impl Dispatcher {
             server,
             store,
             policies,
+            restored_max: RESTORED_MAX.min(outbox_bytes_max / RESTORED_BYTES_MIN),
             sent_order: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
             due_rules,
@@ -290,11 +305,27 @@ impl Dispatcher {
         order: u64,
         state: Arc<Identity>,
     ) -> Result<(), Fault> {
+        // Read here and not in its turn, where everybody would wait for it.
+        let read_order = self.sent_order();
+        let names = rooms.iter().map(|(room, _)| room.clone()).collect();
+        let mut missed = match self.read_missed(names, order).await {
+            Ok(missed) => missed,
+            Err(fault) => {
+                request.refuse();
+                return Err(fault);
+            }
+        };
+        missed.retain(|kept| kept.order <= read_order);
         let (reply, outcome) = oneshot::channel();
-        let returning = Returning { request, sid, rooms, order, state, reply };
+        let returning = Returning { request, sid, rooms, order, state, missed, read_order, reply };
         let returning = Attachment::Restore(Box::new(returning));
         self.operations.send(Operation::Attach(returning)).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
+    }
+
+    async fn read_missed(&self, rooms: Vec<RoomName>, order: u64) -> Result<Vec<Kept>, Fault> {
+        let missed = self.shared.store.read_after_order(rooms, order, self.shared.restored_max).await?;
+        missed.ok_or_else(|| gone(self.shared.restored_max))
     }
 
     /// The store, for whoever reads.
@@ -334,6 +365,11 @@ impl Underway {
     pub(crate) async fn done(self) -> Result<Committed, Fault> {
         self.0.await.map_err(|_| Fault::new(Code::Busy, "the server is stopping"))?
     }
+}
+
+fn gone(max: usize) -> Fault {
+    let message = format!("some of what it missed is no longer kept, or it is more than {max} events");
+    Fault::new(Code::NotFound, message)
 }
 
 fn busy() -> Fault {

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use hub::event::{Event, Position};
+use hub::event::{Audience, Event, Position};
 use hub::room::RoomName;
-use hub::store::Placed;
+use hub::store::{Kept, Placed};
 
 /// Events held. 4,096: a store's read takes a few milliseconds, in which 100,000 a second are some hundreds.
 const EVENTS_MAX: usize = 4_096;
@@ -55,6 +55,27 @@ impl Recent {
         self.events.range(first..).filter_map(move |sent| {
             let placed = sent.placed.iter().find(|placed| placed.room == *room)?;
             Some((sent, placed.position))
+        })
+    }
+
+    /// What several rooms have got after an order, oldest first: an event of several of them as the first has it.
+    pub(super) fn of<'a>(
+        &self,
+        order: u64,
+        rooms: impl Iterator<Item = &'a RoomName> + Clone,
+    ) -> impl Iterator<Item = Kept> {
+        let first = self.events.partition_point(|sent| sent.order <= order);
+        self.events.range(first..).filter_map(move |sent| {
+            let placed =
+                rooms.clone().find_map(|room| sent.placed.iter().find(|placed| placed.room == *room))?;
+            Some(Kept {
+                room: placed.room.clone(),
+                position: placed.position,
+                order: sent.order,
+                event: (*sent.event).clone(),
+                // Nothing else is kept.
+                audience: Audience::Rooms,
+            })
         })
     }
 }

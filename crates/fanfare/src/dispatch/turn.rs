@@ -33,9 +33,6 @@ use crate::event::now;
 /// Operations taken at once. 2,048: a transaction of that many events takes some 20 ms; more would only wait longer.
 const BATCH_MAX: usize = 2_048;
 
-/// Events that a socket that comes back may have missed. Who missed more begins anew.
-const RESTORE_MAX: usize = 10_000;
-
 /// Records whose time has come that are taken up at once.
 const DUE_MAX: usize = 256;
 
@@ -419,32 +416,32 @@ impl Dispatch {
         futures_util::future::join_all(joining).await;
     }
 
-    /// Gathers what a socket missed, and begins to give it back: in this turn, so that what is sent later finds it.
-    async fn begin_restore(&self, returning: Returning) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let names = returning.rooms.iter().map(|(room, _)| room.clone()).collect();
-        let reading = self.shared.store.read_after_order(names, returning.order, RESTORE_MAX);
-        let missed = match reading.await {
-            Ok(Some(missed)) => missed,
-            Ok(None) => {
-                returning.request.refuse();
-                let gone = "some of what it missed is no longer kept";
-                let _ = returning.reply.send(Err(Fault::new(Code::NotFound, gone)));
-                return None;
-            }
-            Err(fault) => {
-                returning.request.refuse();
-                let _ = returning.reply.send(Err(fault.into()));
-                return None;
-            }
-        };
+    /// Completes what a socket missed, and begins to give it back: in this turn, so that what is sent later finds it.
+    async fn begin_restore(
+        &self,
+        mut returning: Returning,
+    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
         let sent = self.shared.sent_order.load(Ordering::Acquire);
+        if returning.read_order < self.recent.since() {
+            // The read is older than what is held here: rare, so the store is simply asked again.
+            let names = returning.rooms.iter().map(|(room, _)| room.clone()).collect();
+            let reading = self.shared.store.read_after_order(names, returning.read_order, BATCH_MAX).await;
+            match reading.map_err(Fault::from).and_then(|more| more.ok_or_else(|| super::gone(BATCH_MAX))) {
+                // This turn's events are in the store already, and those behind this step are sent out after it.
+                Ok(more) => returning.missed.extend(more.into_iter().filter(|kept| kept.order <= sent)),
+                Err(fault) => {
+                    returning.request.refuse();
+                    let _ = returning.reply.send(Err(fault));
+                    return None;
+                }
+            }
+        } else {
+            let rooms = returning.rooms.iter().map(|(room, _)| room);
+            returning.missed.extend(self.recent.of(returning.read_order, rooms));
+        }
         let mut restored = Restored::new(returning.sid, sent);
         let mut last = None;
-        for kept in missed {
-            // This turn's events are in the store already, and those behind this step are sent out after it.
-            if kept.order > sent {
-                break;
-            }
+        for kept in &returning.missed {
             // An event of several of its rooms comes once for each, one after the other.
             if last == Some(kept.order) || !returning.has_missed(&kept.room, kept.order) {
                 continue;

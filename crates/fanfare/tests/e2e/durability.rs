@@ -24,6 +24,9 @@ use crate::ledger::{self, Way};
 const BATCH: &str = "/api/v1/events/batch";
 const ROOM: &str = "project:kept";
 
+/// Time between two events of one of the four publishers: 22,000 a second together, where the machine can.
+const PUBLISH_INTERVAL: Duration = Duration::from_micros(180);
+
 #[test]
 fn what_was_answered_survives_being_killed_and_watchers_see_it_once() {
     let kept = Kept::new();
@@ -212,6 +215,7 @@ impl Kept {
     /// it had answered.
     fn kill_while_publishing(&self, server: Fanfare, log: &mut Log, round: u64, batch: u64) -> Fanfare {
         let (told, url) = (Arc::new(Mutex::new(BTreeMap::new())), server.api().to_owned());
+        let began = Instant::now();
         let publishers: Vec<_> = (0..4)
             .map(|publisher| {
                 let (told, url) = (told.clone(), url.clone());
@@ -227,6 +231,7 @@ impl Kept {
         }
         let chance = u64::from(SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_micros());
         std::thread::sleep(Duration::from_millis(20 + chance % 380));
+        log.published_for += began.elapsed();
         // Going out of scope, it is killed: signal 9.
         drop(server);
         for publisher in publishers {
@@ -258,6 +263,23 @@ struct Log {
     last: u64,
     /// Events that publishers got an answer for.
     answered: u64,
+    /// Time for which publishers published.
+    published_for: Duration,
+}
+
+impl Drop for Log {
+    #[expect(clippy::print_stdout, reason = "a figure that belongs to what was shown")]
+    fn drop(&mut self) {
+        let seconds = self.published_for.as_secs_f64();
+        if seconds > 0.0 {
+            // Shown with `--nocapture`, and when something has failed.
+            println!(
+                "answered {} events in {seconds:.1} s: {:.0}/s",
+                self.answered,
+                self.answered as f64 / seconds
+            );
+        }
+    }
 }
 
 impl Log {
@@ -294,8 +316,10 @@ impl Log {
 
 /// Publishes batches until the server is gone; notes what it answered: id and data by seq.
 fn publish_until_gone(url: &str, name: &str, batch: u64, told: &Mutex<BTreeMap<u64, (String, String)>>) {
-    let http = agent();
+    let (http, begin) = (agent(), Instant::now());
     for turn in 0_u64.. {
+        let due = PUBLISH_INTERVAL * u32::try_from(turn * batch).expect("a short test");
+        std::thread::sleep(due.saturating_sub(begin.elapsed()));
         let data = |nth| format!("{name}-{turn}-{nth}");
         let Some(answered) = post_batch(&http, url, &lines(batch, data)) else { return };
         let mut told = told.lock().expect("no panic");
