@@ -20,7 +20,7 @@ use crate::handshake::Handshake;
 use crate::joining::Joined;
 use crate::mail::{Busy, Command, Mail, Port};
 use crate::restore::RecoveryId;
-use crate::server::Inner;
+use crate::server::{Inner, Server};
 
 /// What all handles of one socket share. Never touched by broadcasts.
 pub(crate) struct SocketShared {
@@ -315,6 +315,12 @@ impl Socket {
     /// Cuts the connection without a word, as a failing network would: to try out what clients do then.
     pub fn sever(&self) {
         let _ = self.send(Command::Sever { session: self.shared.session });
+    }
+
+    /// The server that it is connected to.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        Server { inner: self.shared.server.clone() }
     }
 
     /// Everyone in this namespace but this socket.

@@ -2,7 +2,6 @@
 //! Does not know sockets or routes. Invariant: what no configured kind takes is refused.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use auth::api_key::{ApiKeys, is_api_key};
@@ -19,6 +18,7 @@ use hub::room::{RoomKind, RoomName};
 use hub::store::Store;
 
 use super::config::AuthConfig;
+use super::expiry::Expiries;
 use super::hook::{AccessHook, ConnectHook};
 use super::http::Http;
 use super::jwks::Jwks;
@@ -42,7 +42,7 @@ pub(crate) struct Authenticator {
     revocations: RevocationList,
     pub(super) access_hook: Option<AccessHook>,
     pub(super) policies: Policies,
-    pub(super) expiry_warning: Duration,
+    pub(super) expiries: Arc<Expiries>,
     pub(super) metrics_public: bool,
 }
 
@@ -84,7 +84,7 @@ impl Authenticator {
             access_hook: hook(&config.access_hook)
                 .map(|(url, http, lifetime)| AccessHook::new(url, http, lifetime)),
             policies,
-            expiry_warning: config.expiry_warning,
+            expiries: Expiries::start(config.expiry_warning),
             metrics_public: config.metrics_public,
         }))
     }

@@ -106,7 +106,7 @@ pub(crate) fn admit(auth: &Authenticator, socket: &Socket) -> Option<Arc<Princip
 /// for a token that is nearly over.
 pub(crate) fn watch_expiry(auth: &Authenticator, socket: &Socket) {
     if let Some(identity) = socket.state::<Identity>() {
-        identity.watch_expiry(socket, auth.expiry_warning);
+        auth.expiries.watch(socket, &identity);
     }
 }
 
@@ -192,7 +192,7 @@ impl Authenticator {
             socket.disconnect_connection();
             return Err(AuthFault::TokenRevoked.into());
         }
-        identity.watch_expiry(socket, self.expiry_warning);
+        self.expiries.watch(socket, &identity);
         let left = self.enforce_rooms(socket).await;
         Ok(json!({ "expires_at": expires_at, "left": left }))
     }

@@ -11,6 +11,7 @@ mod authenticator;
 mod cache;
 mod commands;
 mod config;
+mod expiry;
 mod guard;
 mod hook;
 mod http;
