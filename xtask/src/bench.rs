@@ -10,14 +10,14 @@ mod workload;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::project;
-use server::{Core, Server};
-use workload::{WORKLOADS, Workload};
+use server::{Core, Running, Server};
+use workload::{Beside, PRODUCT, WORKLOADS, Workload};
 
 /// Flags of the chore.
 #[derive(clap::Args)]
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// This command instead of the engine's fixture; {port} is replaced, or the port is appended.
     #[arg(long)]
     server: Option<String>,
+    /// Measure the whole product, its store included, instead of the engine.
+    #[arg(long, conflicts_with_all = ["server", "peers", "install_peers", "without_ours"])]
+    product: bool,
     /// Leave the engine's fixture out.
     #[arg(long)]
     without_ours: bool,
@@ -133,7 +136,7 @@ fn median(mut figures: Vec<f64>) -> Option<f64> {
 
 /// Runs the benchmark; whether every target was met and every delivery arrived.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let workloads = select(&args.only)?;
+    let workloads = select(if args.product { PRODUCT } else { WORKLOADS }, &args.only)?;
     if args.list {
         table::write_targets(&mut std::io::stdout().lock(), &workloads)?;
         return Ok(true);
@@ -175,16 +178,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(is_good)
 }
 
-fn select(only: &[String]) -> anyhow::Result<Vec<&'static Workload>> {
-    if let Some(unknown) = only.iter().find(|name| WORKLOADS.iter().all(|w| w.name != **name)) {
-        let names: Vec<_> = WORKLOADS.iter().map(|w| w.name).collect();
+fn select(all: &'static [Workload], only: &[String]) -> anyhow::Result<Vec<&'static Workload>> {
+    if let Some(unknown) = only.iter().find(|name| all.iter().all(|w| w.name != **name)) {
+        let names: Vec<_> = all.iter().map(|w| w.name).collect();
         bail!("no workload is called {unknown}; there are {}", names.join(", "));
     }
-    Ok(WORKLOADS.iter().filter(|w| only.is_empty() || only.iter().any(|name| name == w.name)).collect())
+    Ok(all.iter().filter(|w| only.is_empty() || only.iter().any(|name| name == w.name)).collect())
 }
 
 /// The floor first, ours second, then the peers that were asked for.
 fn servers(args: &Args, root: &Path, loadgen: &Path) -> anyhow::Result<Vec<Server>> {
+    if args.product {
+        let program = project::build("fanfare", &["--profile", &args.profile, "-p", "fanfare"])?;
+        return Ok(vec![Server::product("ours", &program)]);
+    }
     let mut servers = vec![Server::floor("floor", loadgen, &[])];
     match &args.server {
         Some(command) => servers.push(Server::parse("ours", command)?),
@@ -223,6 +230,7 @@ fn try_measure(
     port: u16,
 ) -> anyhow::Result<Value> {
     let running = server.start(port, Core(args.server_core))?;
+    let _beside = workload.beside.map(|beside| hold(args, &running, beside, loadgen, port)).transpose()?;
     let mut load = Command::new(loadgen);
     load.args(workload.arguments(args.quick));
     load.args(["--json", "--label", &server.name, "--pid", &running.pid().to_string()]);
@@ -236,6 +244,27 @@ fn try_measure(
         }
         _ => bail!("{}", String::from_utf8_lossy(&output.stderr).trim()),
     }
+}
+
+/// A load generator that is ended when dropped.
+struct Holding(Child);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        // Both fail only when it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Opens connections, and holds them while something else is measured.
+fn hold(args: &Args, server: &Running, beside: Beside, loadgen: &Path, port: u16) -> anyhow::Result<Holding> {
+    let mut load = Command::new(loadgen);
+    load.args(beside.flags).args(["--hold", "60", "--url", &format!("http://127.0.0.1:{port}")]);
+    let holding = Core(args.load_core).spawn(load.stdout(Stdio::null()).stderr(Stdio::null()))?;
+    let holding = Holding(holding);
+    server.wait_for_descriptors(beside.conns)?;
+    Ok(holding)
 }
 
 fn show_progress(done: usize, total: usize, workload: &str, server: &str) {
@@ -319,8 +348,9 @@ mod tests {
 
     #[test]
     fn unknown_workloads_are_refused() {
-        assert!(select(&["nothing".into()]).is_err());
-        assert_eq!(select(&["ingest".into()]).unwrap().len(), 1);
-        assert_eq!(select(&[]).unwrap().len(), WORKLOADS.len());
+        assert!(select(WORKLOADS, &["nothing".into()]).is_err());
+        assert!(select(PRODUCT, &["ingest".into()]).is_err());
+        assert_eq!(select(WORKLOADS, &["ingest".into()]).unwrap().len(), 1);
+        assert_eq!(select(WORKLOADS, &[]).unwrap().len(), WORKLOADS.len());
     }
 }

@@ -82,6 +82,9 @@ pub(crate) struct Common {
     /// Accept more around a payload than the fixture sends, and any answer to a join.
     #[arg(long)]
     pub(crate) loose: bool,
+    /// Event that the server sends by itself, as a greeting, and that does not count; may be repeated.
+    #[arg(long)]
+    pub(crate) ignore: Vec<String>,
     /// Event that joins a room; it must be acknowledged.
     #[arg(long, default_value = "join")]
     pub(crate) join_event: String,
@@ -327,7 +330,9 @@ impl Common {
         ensure!(conns > 0, "--conns must be at least 1");
         usage::allow_descriptors(conns)?;
         let masks = if self.mask { Masks::Random(0x9e37_79b9_7f4a_7c15) } else { Masks::Zero };
-        Load::new(self.target(conns)?, join, masks)
+        let mut load = Load::new(self.target(conns)?, join, masks)?;
+        self.ignore.iter().for_each(|event| load.swarm.ignore(event));
+        Ok(load)
     }
 
     /// The target of `conns` connections.

@@ -118,6 +118,8 @@ pub(crate) struct Swarm {
     accept: String,
     masks: Masks,
     ports: Ports,
+    /// How the packets begin that nobody looks at.
+    ignored: Vec<Box<[u8]>>,
     pub(crate) counts: Counts,
 }
 
@@ -208,6 +210,7 @@ impl Load {
             accept,
             masks,
             ports: Ports::new(),
+            ignored: Vec::new(),
             counts: Counts::default(),
         };
         // 256 MiB: a load generator that waits for a server's reads is at work, not under attack.
@@ -347,6 +350,12 @@ impl Ports {
 }
 
 impl Swarm {
+    /// Has events of this name not count.
+    pub(crate) fn ignore(&mut self, event: &str) {
+        let packet = self.target.event_packet(None, event, "");
+        self.ignored.push(packet.trim_end_matches(",]").as_bytes().into());
+    }
+
     /// What is under load.
     pub(crate) fn target(&self) -> &Target {
         &self.target
@@ -446,6 +455,9 @@ impl<S: Scenario> Drive<'_, S> {
         let phase = self.swarm.phases[link];
         match (phase, text) {
             (Phase::Ready, [b'4', ..]) => {
+                if self.swarm.ignored.iter().any(|head| text.starts_with(head)) {
+                    return Ok(());
+                }
                 self.scenario.on_message(&mut Io { reactor, swarm: self.swarm }, link, text);
                 Ok(())
             }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::thread::CpuSet;
@@ -44,22 +44,47 @@ pub(super) struct Server {
     program: OsString,
     /// `{port}` stands for the port.
     arguments: Vec<OsString>,
+    /// How the line begins by which it says that it is ready.
+    ready: &'static str,
+    /// Whether it keeps things in a folder of its own.
+    keeps: bool,
 }
 
 /// A server that runs; it is killed when dropped.
-pub(super) struct Running(Child);
+pub(super) struct Running {
+    child: Child,
+    folder: Option<PathBuf>,
+}
 
 impl Running {
     pub(super) fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
+    }
+
+    /// Waits until it has so many descriptors open, as a server with so many connections must.
+    ///
+    /// # Errors
+    /// The environment's: it has not within `START_LIMIT`.
+    pub(super) fn wait_for_descriptors(&self, count: usize) -> anyhow::Result<()> {
+        let folder = format!("/proc/{}/fd", self.pid());
+        let begin = Instant::now();
+        while std::fs::read_dir(&folder).map_or(0, Iterator::count) < count {
+            ensure!(begin.elapsed() < START_LIMIT, "{count} connections were not open after {START_LIMIT:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail only when it is gone already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(folder) = &self.folder {
+            // A folder that stays behind is in nobody's way.
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }
 
@@ -67,12 +92,25 @@ impl Server {
     /// The load generator's own floor, with `flags`.
     pub(super) fn floor(name: &str, loadgen: &Path, flags: &[&str]) -> Self {
         let arguments = ["floor", "--port", "{port}"].iter().chain(flags).map(OsString::from).collect();
-        Self { name: name.into(), program: loadgen.into(), arguments }
+        Self::new(name, loadgen, arguments)
     }
 
     /// A program that takes the port as its argument.
     pub(super) fn at(name: &str, program: &Path) -> Self {
-        Self { name: name.into(), program: program.into(), arguments: vec!["{port}".into()] }
+        Self::new(name, program, vec!["{port}".into()])
+    }
+
+    /// The product, with limits off that are there to keep single peers from such a load.
+    pub(super) fn product(name: &str, program: &Path) -> Self {
+        let flags = "serve --only api --api-port {port} --print-addresses --drain 0s \
+                     --set limits.commands_per_socket=0 --set limits.commands_per_user=0 \
+                     --set limits.handshakes_per_address=0";
+        let arguments = flags.split_whitespace().map(OsString::from).collect();
+        Self { ready: "{", keeps: true, ..Self::new(name, program, arguments) }
+    }
+
+    fn new(name: &str, program: impl Into<OsString>, arguments: Vec<OsString>) -> Self {
+        Self { name: name.into(), program: program.into(), arguments, ready: "ready", keeps: false }
     }
 
     /// A command line, split at spaces; without `{port}` the port is appended.
@@ -86,7 +124,7 @@ impl Server {
         if !command.contains("{port}") {
             arguments.push("{port}".into());
         }
-        Ok(Self { name: name.into(), program, arguments })
+        Ok(Self::new(name, program, arguments))
     }
 
     /// A peer by its name.
@@ -110,7 +148,7 @@ impl Server {
         let mut arguments: Vec<OsString> =
             script.map(|script| folder.join(script).into()).into_iter().collect();
         arguments.push("{port}".into());
-        Ok(Self { name: name.into(), program: program.into(), arguments })
+        Ok(Self::new(name, program, arguments))
     }
 
     /// Starts it on `core` and waits until it says `ready`.
@@ -121,13 +159,21 @@ impl Server {
         let mut command = Command::new(&self.program);
         let port = port.to_string();
         command.args(self.arguments.iter().map(|a| a.to_string_lossy().replace("{port}", &port)));
+        let folder = self.keeps.then(|| {
+            let name = format!("fanfare-bench-{}-{port}", std::process::id());
+            std::env::temp_dir().join(name)
+        });
+        if let Some(folder) = &folder {
+            command.env("FANFARE_DATA_DIR", folder).stderr(Stdio::null());
+        }
         let mut child = core.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
         let stdout = child.stdout.take().context("invariant: stdout is piped")?;
-        let running = Running(child);
+        let running = Running { child, folder };
+        let ready = self.ready;
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            if lines.any(|line| line.starts_with("ready")) {
+            if lines.any(|line| line.starts_with(ready)) {
                 // Nobody listens when it took too long.
                 let _ = sender.send(());
             }

@@ -37,7 +37,10 @@ type Column = (&'static str, fn(&Series, &Series) -> String);
 const COLUMNS: &[Column] = &[
     ("per s", |s, _| rate(s)),
     ("µs each", |s, _| number(s.median(COST))),
-    ("× floor", |s, floor| s.ratio(floor, COST).map_or_else(dash, |r| format!("{r:.2}"))),
+    ("× floor", |s, floor| match s.ratio(floor, COST) {
+        Some(ratio) if floor.server != "ours" => format!("{ratio:.2}"),
+        _ => dash(),
+    }),
     ("user %", |s, _| number(s.median("server_user_pct"))),
     ("server %", |s, _| number(s.median("server_cpu_pct"))),
     ("load %", |s, _| number(s.median("loadgen_cpu_pct"))),
