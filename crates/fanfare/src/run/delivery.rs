@@ -1,195 +1,243 @@
-//! Owns the way to the server: a bounded buffer, and a thread that empties it in batches over HTTP.
-//! Does not know what events mean. Invariant: handing something over never waits, whatever the server does.
+//! Owns the way of one job to the server: a bounded buffer, and the task that empties it through the publisher's crate.
+//! Does not know what a command prints means. Invariant: handing something over never waits, whatever the server does.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use ureq::Agent;
+use fanfare_sdk::rest::{Job, JobStatusUpdate, NewJob};
+use fanfare_sdk::{Error, Event, Jobs, ProgressTracker, Publisher, Settings};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
-/// How long the first event of a batch waits for others.
-const BATCH_WAIT: Duration = Duration::from_millis(50);
-/// Events of one batch. The server takes 1,000 by default.
-const BATCH_EVENTS_MAX: usize = 500;
-/// Bytes of one batch. The server takes 1,000,000 by default.
-const BATCH_BYTES_MAX: usize = 500_000;
+/// Lines of one batch. The server takes 1,000 by default.
+const BATCH_LINES_MAX: usize = 500;
 /// Bytes that wait for a server that is away or slow, 16 MiB: about 80,000 lines. When full the oldest lines are
 /// dropped.
 const BUFFER_BYTES_MAX: usize = 16 << 20;
-/// Least time between two updates of progress; the newest one that waits is always sent.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Bytes that a line takes beside its text.
+const LINE_BYTES: usize = 128;
+/// How long the last events may take to reach a server that answers. Longer: whoever waits for the command waits for a
+/// slow server. Shorter: the last lines of a chatty command are lost.
+const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// The same for a server that is away: a chance or two, see [`RETRY_MAX`].
+const FLUSH_AWAY_MAX: Duration = Duration::from_secs(1);
+/// How often it is looked whether the server is away.
+const LOOK: Duration = Duration::from_millis(50);
 /// Time that one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// First wait after a failure; doubled each time up to [`RETRY_MAX`].
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+/// The longest wait between two attempts to reach a server that is away.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long a server may be away before what waits for it is given up: longer than commands run.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(365 * 86_400);
+/// Least time between two updates of progress that watchers get. The server's own default suits figures in a list; here
+/// somebody looks at a bar.
+const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
+/// Bytes of a name, message or reason that are told; a server takes at least as many of each.
+const TEXT_BYTES_MAX: usize = 2_000;
 
-/// What may be lost when the buffer is full.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Worth {
-    /// A line among many.
-    Droppable,
-    /// What a job has become.
-    Keep,
+/// What is told of.
+pub(super) struct Subject {
+    /// The project that the job belongs to.
+    pub(super) project: String,
+    /// The job's id.
+    pub(super) job: String,
+    /// Its name as people see it.
+    pub(super) name: String,
+    /// What the server may count on: a sign of life at least this often.
+    pub(super) heartbeat: Duration,
 }
 
-/// A handle on the thread.
-pub(super) struct Publisher {
-    shared: Arc<Shared>,
+/// A line that the command printed.
+pub(super) struct Line {
+    /// What it says.
+    pub(super) text: String,
+    /// `stdout` or `stderr`.
+    pub(super) stream: &'static str,
+    /// How severe it seems.
+    pub(super) level: &'static str,
+    /// When it came, in RFC 3339.
+    pub(super) timestamp: String,
 }
 
+/// How a command ended.
+pub(super) enum Outcome {
+    /// Well, after so long.
+    Success(Duration),
+    /// Badly, and why.
+    Failure(String),
+    /// Because somebody asked it to, and how.
+    Stopped(String),
+}
+
+/// What did not arrive.
+pub(super) struct Losses {
+    /// How many lines and statuses.
+    pub(super) count: u64,
+    /// Why.
+    pub(super) why: Option<String>,
+}
+
+/// A handle on the task.
+pub(super) struct Delivery {
+    publisher: Publisher,
+    intake: Intake,
+    task: JoinHandle<()>,
+}
+
+/// Where things are handed over, from any thread.
+#[derive(Clone)]
+pub(super) struct Intake(Arc<Shared>);
+
+#[derive(Default)]
 struct Shared {
     buffer: Mutex<Buffer>,
-    changed: Condvar,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct Buffer {
-    events: VecDeque<(Worth, String)>,
+    is_running: bool,
+    progress: Option<(f64, String)>,
+    lines: VecDeque<Line>,
     bytes: usize,
-    /// The newest progress, if it has not been sent.
-    progress: Option<String>,
-    progress_sent: Option<Instant>,
-    /// Events that will never arrive.
-    lost: u64,
-    state: State,
-}
-
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
-enum State {
-    #[default]
-    Open,
-    /// Nothing more will come; what is there is sent until then.
-    Closing { until: Instant },
-    /// The thread has ended.
-    Closed,
+    outcome: Option<Outcome>,
+    /// How many lines and statuses were handed over, and how many of them the server has.
+    handed: u64,
+    arrived: u64,
+    /// Why the server did not want the first that it refused.
+    refusal: Option<String>,
+    /// The server wants nothing of this job.
+    is_closed: bool,
 }
 
 impl Buffer {
-    fn push(&mut self, worth: Worth, event: String) {
-        self.bytes += event.len();
-        self.events.push_back((worth, event));
-        self.make_room();
-    }
-
-    fn make_room(&mut self) {
-        while self.bytes > BUFFER_BYTES_MAX {
-            let Some(oldest) = self.events.iter().position(|(worth, _)| *worth == Worth::Droppable) else {
-                return;
-            };
-            if let Some((_, event)) = self.events.remove(oldest) {
-                self.bytes -= event.len();
-                self.lost += 1;
-            }
+    fn push(&mut self, line: Line) {
+        self.handed += 1;
+        if self.is_closed {
+            return;
         }
+        self.bytes += line.text.len() + LINE_BYTES;
+        self.lines.push_back(line);
+        while self.bytes > BUFFER_BYTES_MAX && self.pop().is_some() {}
     }
 
-    /// Moves the newest progress among the events, so that it comes before what is pushed next.
-    fn settle_progress(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            self.progress_sent = Some(Instant::now());
-            self.push(Worth::Keep, progress);
+    fn pop(&mut self) -> Option<Line> {
+        let line = self.lines.pop_front()?;
+        self.bytes -= line.text.len() + LINE_BYTES;
+        Some(line)
+    }
+
+    /// What is told next: the oldest thing of each kind before what comes after it in a job's life.
+    fn next(&mut self) -> Option<Step> {
+        if std::mem::take(&mut self.is_running) {
+            return Some(Step::Running);
         }
-    }
-
-    /// When the newest progress may be sent.
-    fn progress_due(&self, now: Instant) -> Option<Instant> {
-        self.progress.as_ref()?;
-        Some(self.progress_sent.map_or(now, |sent| sent + PROGRESS_INTERVAL))
-    }
-
-    fn take_batch(&mut self) -> Vec<(Worth, String)> {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        while let Some((_, event)) = self.events.front() {
-            bytes += event.len();
-            if !batch.is_empty() && (batch.len() == BATCH_EVENTS_MAX || bytes > BATCH_BYTES_MAX) {
-                break;
-            }
-            if let Some((worth, event)) = self.events.pop_front() {
-                self.bytes -= event.len();
-                batch.push((worth, event));
-            }
+        if let Some((percent, message)) = self.progress.take() {
+            return Some(Step::Progress(percent, message));
         }
-        batch
-    }
-
-    fn put_back(&mut self, batch: Vec<(Worth, String)>) {
-        for (worth, event) in batch.into_iter().rev() {
-            self.bytes += event.len();
-            self.events.push_front((worth, event));
+        if !self.lines.is_empty() {
+            let count = self.lines.len().min(BATCH_LINES_MAX);
+            return Some(Step::Lines((0..count).map_while(|_| self.pop()).collect()));
         }
-        self.make_room();
+        self.outcome.take().map(Step::End)
     }
 }
 
-impl Publisher {
-    /// Begins to publish to a server, which need not be there yet.
+enum Step {
+    Running,
+    Progress(f64, String),
+    Lines(Vec<Line>),
+    End(Outcome),
+}
+
+impl Delivery {
+    /// Begins to tell of a job, in the runtime that we are in. The server need not be there. `report` gets to know whether
+    /// the server has taken the job, when that is known.
     ///
     /// # Errors
-    /// The URL is not one of a server.
-    pub(super) fn start(url: &str) -> anyhow::Result<Self> {
-        let url = format!("{}/api/v1/events/batch", url.trim_end_matches('/'));
-        let parsed: ureq::http::Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
-        let host = parsed
-            .host()
-            .with_context(|| format!("`{url}` names no host; write it as http://127.0.0.1:8000"))?;
-        anyhow::ensure!(
-            matches!(parsed.scheme_str(), Some("http" | "https")),
-            "`{url}` is neither http nor https"
-        );
-        let is_here = host == "localhost" || host.starts_with("127.") || host == "[::1]";
-        let mut config =
-            Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false);
-        if is_here {
-            // A proxy of the environment leads elsewhere.
-            config = config.proxy(None);
-        }
-        let agent = config.build().new_agent();
-        let shared = Arc::new(Shared { buffer: Mutex::default(), changed: Condvar::new() });
-        let thread_shared = shared.clone();
-        std::thread::Builder::new()
-            .name("publisher".into())
-            .spawn(move || thread_shared.publish(&agent, &url))?;
-        Ok(Self { shared })
+    /// The URL is not one of a server, or the key is none. The caller's fault.
+    pub(super) fn start(
+        url: &str,
+        api_key: Option<&str>,
+        subject: Subject,
+        report: impl FnOnce(Result<(), &str>) + Send + 'static,
+    ) -> Result<Self, Error> {
+        let settings = Settings {
+            api_key: api_key.filter(|key| !key.is_empty()).map(Into::into),
+            request_timeout: REQUEST_TIMEOUT,
+            retry_max: RETRY_MAX,
+            give_up_after: GIVE_UP_AFTER,
+            ..Settings::default()
+        };
+        let publisher = Publisher::with_settings(url, settings)?;
+        let shared = Arc::new(Shared::default());
+        // The job itself.
+        shared.lock().handed += 1;
+        let sender =
+            Sender { publisher: publisher.clone(), jobs: publisher.jobs(), subject, shared: shared.clone() };
+        let task = tokio::spawn(async move {
+            let begun = sender.begin().await;
+            report(begun.as_ref().map(|_| ()).map_err(String::as_str));
+            if let Err(why) = match begun {
+                Ok(tracker) => sender.run(tracker).await,
+                Err(why) => Err(why),
+            } {
+                sender.close(why);
+            }
+        });
+        Ok(Self { publisher, intake: Intake(shared), task })
     }
 
-    /// Hands an event over.
-    pub(super) fn push(&self, worth: Worth, event: String) {
-        let mut buffer = self.shared.lock();
-        if worth == Worth::Keep {
-            buffer.settle_progress();
-        }
-        buffer.push(worth, event);
-        drop(buffer);
-        self.shared.changed.notify_all();
+    /// Where things are handed over.
+    pub(super) fn intake(&self) -> Intake {
+        self.intake.clone()
     }
 
-    /// Hands progress over; of several that come at once the newest is sent.
-    pub(super) fn push_progress(&self, event: String) {
-        self.shared.lock().progress = Some(event);
-        self.shared.changed.notify_all();
-    }
-
-    /// Waits until all is sent, for at most `within`. Answers how many events were lost, and never will arrive.
-    pub(super) fn finish(&self, within: Duration) -> u64 {
-        let mut buffer = self.shared.lock();
-        buffer.settle_progress();
-        buffer.state = State::Closing { until: Instant::now() + within };
-        self.shared.changed.notify_all();
-        let until = Instant::now() + within + REQUEST_TIMEOUT;
-        while buffer.state != State::Closed {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+    /// Tells how the command ended, and waits until all is told, a few seconds at most. Answers what was lost.
+    pub(super) async fn finish(mut self, outcome: Outcome) -> Losses {
+        self.intake.change(|buffer| {
+            buffer.handed += 1;
+            buffer.outcome = Some(outcome);
+        });
+        let began = Instant::now();
+        let mut why = None;
+        while tokio::time::timeout(LOOK, &mut self.task).await.is_err() {
+            why = self.publisher.failure();
+            let within = if why.is_some() { FLUSH_AWAY_MAX } else { FLUSH_MAX };
+            if began.elapsed() > within {
+                self.task.abort();
                 break;
             }
-            buffer = match self.shared.changed.wait_timeout(buffer, left) {
-                Ok((buffer, _)) => buffer,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
         }
-        buffer.lost + buffer.events.len() as u64
+        let mut buffer = self.intake.0.lock();
+        Losses { count: buffer.handed - buffer.arrived, why: buffer.refusal.take().or(why) }
+    }
+}
+
+impl Intake {
+    /// The command runs.
+    pub(super) fn report_running(&self) {
+        self.change(|buffer| {
+            buffer.handed += 1;
+            buffer.is_running = true;
+        });
+    }
+
+    /// The command is that far; of several that come at once the newest is told.
+    pub(super) fn report_progress(&self, percent: f64, message: &str) {
+        self.change(|buffer| buffer.progress = Some((percent, cut(message).to_owned())));
+    }
+
+    /// The command printed a line.
+    pub(super) fn push(&self, line: Line) {
+        self.change(|buffer| buffer.push(line));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Buffer)) {
+        change(&mut self.0.lock());
+        self.0.changed.notify_one();
     }
 }
 
@@ -198,151 +246,191 @@ impl Shared {
         // Whoever panicked left the buffer whole: nothing in between can fail.
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn publish(&self, agent: &Agent, url: &str) {
-        let mut retry = RETRY_FIRST;
-        let mut is_away = false;
-        while let Some(batch) = self.next_batch() {
-            match send(agent, url, &batch) {
-                Sent::Yes => {
-                    retry = RETRY_FIRST;
-                    is_away = false;
-                }
-                Sent::Refused => self.lock().lost += batch.len() as u64,
-                Sent::Away => {
-                    let mut buffer = self.lock();
-                    buffer.put_back(batch);
-                    if let State::Closing { until } = buffer.state {
-                        // A server that was away before the end gets one more chance; whoever waits for the command
-                        // is not kept waiting for the server.
-                        if is_away || Instant::now() + retry > until {
-                            break;
-                        }
-                    }
-                    is_away = true;
-                    // Closing cuts the wait short.
-                    drop(
-                        self.changed.wait_timeout_while(buffer, retry, |buffer| buffer.state == State::Open),
-                    );
-                    retry = (retry * 2).min(RETRY_MAX);
-                }
+/// The end that is emptied.
+struct Sender {
+    publisher: Publisher,
+    jobs: Jobs,
+    subject: Subject,
+    shared: Arc<Shared>,
+}
+
+impl Sender {
+    /// Makes the job, or takes over one that somebody has queued under its id.
+    async fn begin(&self) -> Result<ProgressTracker, String> {
+        let Subject { project, job: id, name, heartbeat } = &self.subject;
+        let new = NewJob {
+            project_id: project.clone(),
+            job_id: Some(id.clone()),
+            kind: Some("command".into()),
+            meta: Some(json!({ "name": cut(name) })),
+            min_update_interval: Some(UPDATE_INTERVAL.as_secs_f64()),
+            heartbeat_interval: None,
+        };
+        let job = match self.jobs.create(&new).await {
+            Err(error) if error.code() == Some("already_exists") => {
+                self.jobs.get(id).await.map_err(advise)?
             }
+            answer => answer.map_err(advise)?,
+        };
+        if job.project_id != *project || job.status != "queued" {
+            return Err(taken(&job));
         }
-        self.lock().state = State::Closed;
-        self.changed.notify_all();
+        self.arrived(1);
+        self.jobs.track(id, Some(*heartbeat)).map_err(advise)
     }
 
-    /// Waits for events, and a little longer for others. `None`: there will be no more.
-    fn next_batch(&self) -> Option<Vec<(Worth, String)>> {
-        let mut buffer = self.lock();
-        let mut filling_until = None;
+    async fn run(&self, tracker: ProgressTracker) -> Result<(), String> {
         loop {
-            let now = Instant::now();
-            let due = buffer.progress_due(now);
-            if due.is_some_and(|due| due <= now) {
-                buffer.settle_progress();
-                continue;
-            }
-            let is_closing = match buffer.state {
-                State::Open => false,
-                State::Closing { until } if now > until => return None,
-                State::Closing { .. } | State::Closed => true,
-            };
-            if buffer.events.is_empty() {
-                if is_closing {
-                    return None;
+            match self.next().await {
+                Step::Running => {
+                    let running = JobStatusUpdate { status: "running".into(), ..JobStatusUpdate::default() };
+                    self.jobs.set_status(&self.subject.job, &running).await.map_err(advise)?;
+                    self.arrived(1);
                 }
-            } else {
-                let until = *filling_until.get_or_insert(now + BATCH_WAIT);
-                if is_closing || until <= now || buffer.events.len() >= BATCH_EVENTS_MAX {
-                    return Some(buffer.take_batch());
+                Step::Progress(percent, message) => tracker.set_progress(percent, message.as_str()),
+                Step::Lines(lines) => self.publish(lines).await,
+                Step::End(outcome) => {
+                    let ended = match outcome {
+                        Outcome::Success(duration) => {
+                            tracker.mark_complete_with(None, result(duration)).await
+                        }
+                        Outcome::Failure(why) => tracker.mark_failed(cut(&why)).await,
+                        Outcome::Stopped(why) => tracker.mark_cancelled(cut(&why)).await,
+                    };
+                    ended.map_err(advise)?;
+                    self.arrived(1);
+                    return Ok(());
                 }
             }
-            // A minute: it is woken long before, or there is nothing to do.
-            let wake =
-                [due, filling_until].into_iter().flatten().min().unwrap_or(now + Duration::from_secs(60));
-            buffer = match self.changed.wait_timeout(buffer, wake.saturating_duration_since(now)) {
-                Ok((buffer, _)) => buffer,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
         }
     }
+
+    async fn next(&self) -> Step {
+        loop {
+            let next = self.shared.lock().next();
+            match next {
+                Some(step) => return step,
+                None => self.shared.changed.notified().await,
+            }
+        }
+    }
+
+    async fn publish(&self, lines: Vec<Line>) {
+        let events: Vec<_> = lines.into_iter().map(|line| self.event(line)).collect();
+        for answer in self.publisher.publish_batch(events).await {
+            match answer {
+                Ok(_) => self.arrived(1),
+                Err(error) => {
+                    self.shared.lock().refusal.get_or_insert_with(|| error.to_string());
+                }
+            }
+        }
+    }
+
+    fn event(&self, line: Line) -> Event {
+        let Subject { project, job, .. } = &self.subject;
+        let data = json!({
+            "job_id": job,
+            "text": line.text,
+            "stream": line.stream,
+            "level": line.level,
+            "timestamp": line.timestamp,
+        });
+        Event::new("log", data).room(format!("project:{project}")).room(format!("job:{job}"))
+    }
+
+    fn arrived(&self, count: u64) {
+        self.shared.lock().arrived += count;
+    }
+
+    /// The server wants nothing, or nothing more, of this job.
+    fn close(&self, why: String) {
+        let mut buffer = self.shared.lock();
+        buffer.is_closed = true;
+        buffer.refusal.get_or_insert(why);
+        while buffer.pop().is_some() {}
+    }
 }
 
-enum Sent {
-    Yes,
-    /// The server is there and does not want it; it would not want it again either.
-    Refused,
-    /// The server is away or busy.
-    Away,
+/// What a command that ended well came to. Its output is in the log.
+fn result(duration: Duration) -> Value {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    json!({ "exit_code": 0, "duration_ms": millis })
 }
 
-fn send(agent: &Agent, url: &str, batch: &[(Worth, String)]) -> Sent {
-    let mut body = String::with_capacity(batch.iter().map(|(_, event)| event.len() + 1).sum());
-    for (_, event) in batch {
-        body.push_str(event);
-        body.push('\n');
-    }
-    match agent.post(url).header("content-type", "application/x-ndjson").send(body) {
-        Ok(response) => match response.status().as_u16() {
-            200..=299 => Sent::Yes,
-            408 | 429 | 500..=599 => Sent::Away,
-            _ => Sent::Refused,
-        },
-        Err(_) => Sent::Away,
-    }
+fn taken(job: &Job) -> String {
+    format!(
+        "job `{}` of project `{}` is already {}: give another --job, or none for an id of its own",
+        job.job_id, job.project_id, job.status
+    )
+}
+
+/// What went wrong, and what may be done about it.
+fn advise(error: Error) -> String {
+    let advice = match &error {
+        Error::Refused { status: 401 | 403, .. } => {
+            "; --api-key or FANFARE_API_KEY takes a key with the scope `publish`"
+        }
+        _ => "",
+    };
+    format!("{error}{advice}")
+}
+
+/// As much of a text as is told.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn line(text: &str) -> Line {
+        Line { text: text.to_owned(), stream: "stdout", level: "INFO", timestamp: String::new() }
+    }
+
     #[test]
     fn a_full_buffer_drops_the_oldest_lines_and_keeps_what_a_job_has_become() {
-        let mut buffer = Buffer::default();
-        buffer.push(Worth::Keep, "status".into());
-        let line = "x".repeat(1 << 20);
+        let mut buffer = Buffer { is_running: true, ..Buffer::default() };
         for nth in 0..18 {
-            buffer.push(Worth::Droppable, format!("{nth:02}{line}"));
+            buffer.push(line(&format!("{nth:02}{}", "x".repeat(1 << 20))));
         }
         assert!(buffer.bytes <= BUFFER_BYTES_MAX);
-        assert_eq!(buffer.lost, 3);
-        assert_eq!(buffer.events[0].1, "status");
-        assert!(buffer.events[1].1.starts_with("03"));
-        assert_eq!(buffer.bytes, buffer.events.iter().map(|(_, event)| event.len()).sum::<usize>());
+        assert_eq!((buffer.lines.len(), buffer.handed), (15, 18));
+        assert!(matches!(buffer.next(), Some(Step::Running)));
+        let Some(Step::Lines(lines)) = buffer.next() else { panic!("lines are next") };
+        assert!(lines[0].text.starts_with("03"));
+        assert_eq!((lines.len(), buffer.bytes), (15, 0));
     }
 
     #[test]
-    fn batches_are_bounded_and_come_back_in_order() {
-        let mut buffer = Buffer::default();
-        for nth in 0..=BATCH_EVENTS_MAX {
-            buffer.push(Worth::Droppable, nth.to_string());
+    fn a_job_runs_before_it_progresses_and_ends_after_its_lines() {
+        let mut buffer = Buffer {
+            outcome: Some(Outcome::Failure("x".into())),
+            progress: Some((1.0, "1%".into())),
+            is_running: true,
+            ..Buffer::default()
+        };
+        for nth in 0..=BATCH_LINES_MAX {
+            buffer.push(line(&nth.to_string()));
         }
-        let batch = buffer.take_batch();
-        assert_eq!(batch.len(), BATCH_EVENTS_MAX);
-        buffer.put_back(batch);
-        assert_eq!(buffer.events.len(), BATCH_EVENTS_MAX + 1);
-        assert!(buffer.events.iter().enumerate().all(|(nth, (_, event))| *event == nth.to_string()));
+        assert!(matches!(buffer.next(), Some(Step::Running)));
+        assert!(matches!(buffer.next(), Some(Step::Progress(..))));
+        let counts = [(); 2].map(|()| match buffer.next() {
+            Some(Step::Lines(lines)) => lines.len(),
+            _ => 0,
+        });
+        assert_eq!(counts, [BATCH_LINES_MAX, 1]);
+        assert!(matches!(buffer.next(), Some(Step::End(Outcome::Failure(_)))));
+        assert!(buffer.next().is_none());
     }
 
     #[test]
-    fn the_first_progress_is_due_at_once_and_others_after_the_interval() {
-        let now = Instant::now();
-        let mut buffer = Buffer { progress: Some("1%".into()), ..Buffer::default() };
-        assert_eq!(buffer.progress_due(now), Some(now));
-        buffer.progress_sent = Some(now);
-        assert_eq!(buffer.progress_due(now), Some(now + PROGRESS_INTERVAL));
-        buffer.progress = None;
-        assert_eq!(buffer.progress_due(now), None);
-    }
-
-    #[test]
-    fn the_newest_progress_comes_before_the_status_that_follows_it() {
-        let mut buffer = Buffer { progress: Some("90%".into()), ..Buffer::default() };
-        buffer.progress = Some("95%".into());
-        buffer.settle_progress();
-        buffer.push(Worth::Keep, "success".into());
-        let texts: Vec<_> = buffer.take_batch().into_iter().map(|(_, event)| event).collect();
-        assert_eq!(texts, ["95%", "success"]);
+    fn texts_are_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"ü".repeat(TEXT_BYTES_MAX)).len(), TEXT_BYTES_MAX);
+        assert_eq!(cut(&format!("a{}", "ü".repeat(TEXT_BYTES_MAX))).len(), TEXT_BYTES_MAX - 1);
     }
 }
