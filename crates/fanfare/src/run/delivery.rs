@@ -37,6 +37,9 @@ const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 /// Bytes of a name, message or reason that are told; a server takes at least as many of each.
 const TEXT_BYTES_MAX: usize = 2_000;
 
+/// What to do about an id that another job has.
+const OTHER_ID: &str = "give another --job, or none for an id of its own";
+
 /// What is told of.
 pub(super) struct Subject {
     /// The project that the job belongs to.
@@ -269,8 +272,9 @@ impl Sender {
             heartbeat_interval: None,
         };
         let job = match self.jobs.create(&new).await {
+            // A key that may not read it cannot take it over either.
             Err(error) if error.code() == Some("already_exists") => {
-                self.jobs.get(id).await.map_err(advise)?
+                self.jobs.get(id).await.map_err(|_| format!("{error}; {OTHER_ID}"))?
             }
             answer => answer.map_err(advise)?,
         };
@@ -361,10 +365,7 @@ fn result(duration: Duration) -> Value {
 }
 
 fn taken(job: &Job) -> String {
-    format!(
-        "job `{}` of project `{}` is already {}: give another --job, or none for an id of its own",
-        job.job_id, job.project_id, job.status
-    )
+    format!("job `{}` of project `{}` is already {}; {OTHER_ID}", job.job_id, job.project_id, job.status)
 }
 
 /// What went wrong, and what may be done about it.

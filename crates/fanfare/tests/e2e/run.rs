@@ -173,7 +173,7 @@ fn an_id_is_for_one_job_unless_somebody_has_queued_it() {
     let output = run(server.api(), "echo twice; exit 4").output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(4), &b"twice\n"[..]));
     let note = String::from_utf8_lossy(&output.stderr);
-    assert!(note.contains("job `j` of project `p` is already success: give another --job"), "{note}");
+    assert!(note.contains("job `j` of project `p` is already success; give another --job"), "{note}");
     assert_eq!(record(&server), job);
 }
 
