@@ -4,13 +4,14 @@
 //! is started in `server.rs`, how results look in `table.rs`. Each run has a fresh server process: memory and caches of
 //! an earlier one would count for the next.
 
+mod product;
 mod server;
 mod table;
 mod workload;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -22,6 +23,9 @@ use workload::{WORKLOADS, Workload};
 /// Flags of the chore.
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Measure `fanfare serve`, store and authentication included, instead of the engine; see `bench/README.md`.
+    #[arg(long, conflicts_with_all = ["runs", "peers", "install_peers", "server", "without_ours", "list"])]
+    product: bool,
     /// Runs of each workload against each server; medians are shown.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -133,6 +137,9 @@ fn median(mut figures: Vec<f64>) -> Option<f64> {
 
 /// Runs the benchmark; whether every target was met and every delivery arrived.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
+    if args.product {
+        return product::run(args);
+    }
     let workloads = select(&args.only)?;
     if args.list {
         table::write_targets(&mut std::io::stdout().lock(), &workloads)?;
@@ -227,8 +234,12 @@ fn try_measure(
     load.args(workload.arguments(args.quick));
     load.args(["--json", "--label", &server.name, "--pid", &running.pid().to_string()]);
     load.args(["--url", &format!("http://127.0.0.1:{port}")]);
-    let child = Core(args.load_core).spawn(load.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-    let output = child.wait_with_output()?;
+    finish(Core(args.load_core).spawn(load.stdout(Stdio::piped()).stderr(Stdio::piped()))?)
+}
+
+/// Waits for a load generator, and answers its report.
+fn finish(load: Child) -> anyhow::Result<Value> {
+    let output = load.wait_with_output()?;
     match output.status.code() {
         // 1: something was missing or wrong, which the report tells.
         Some(0 | 1) => {

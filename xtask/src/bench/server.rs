@@ -44,6 +44,10 @@ pub(super) struct Server {
     program: OsString,
     /// `{port}` stands for the port.
     arguments: Vec<OsString>,
+    /// Variables that it gets, and those that it must not have.
+    environment: Vec<(OsString, Option<OsString>)>,
+    /// What the line begins with by which it says that it is ready.
+    ready: &'static str,
 }
 
 /// A server that runs; it is killed when dropped.
@@ -67,12 +71,57 @@ impl Server {
     /// The load generator's own floor, with `flags`.
     pub(super) fn floor(name: &str, loadgen: &Path, flags: &[&str]) -> Self {
         let arguments = ["floor", "--port", "{port}"].iter().chain(flags).map(OsString::from).collect();
-        Self { name: name.into(), program: loadgen.into(), arguments }
+        Self::new(name, loadgen, arguments)
+    }
+
+    /// The product with its api listener alone, its data in a folder, and a secret or none.
+    pub(super) fn product(
+        fanfare: &Path,
+        data: &Path,
+        secret: Option<(&str, &str)>,
+        settings: &[&str],
+    ) -> Self {
+        let fixed = [
+            "serve",
+            "--only",
+            "api",
+            "--api-port",
+            "{port}",
+            "--print-addresses",
+            "--log-format",
+            "json",
+            "--log-level",
+            "warn",
+        ];
+        let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+        let mut server =
+            Self::new("fanfare", fanfare, fixed.into_iter().chain(settings).map(Into::into).collect());
+        // Whoever has a server of their own here has set it up for other things.
+        server.environment =
+            ["JWT_SECRET", "FANFARE_API_KEY", "FANFARE_SIGNING_SECRET", "FANFARE_AUTH__MODE"]
+                .map(|name| (name.into(), None))
+                .into();
+        server.environment.push(("FANFARE_CONFIG".into(), Some("/dev/null".into())));
+        server.environment.push(("FANFARE_DATA_DIR".into(), Some(data.into())));
+        server.environment.extend(secret.map(|(name, value)| (name.into(), Some(value.into()))));
+        // The line of addresses.
+        server.ready = "{";
+        server
+    }
+
+    fn new(name: &str, program: impl Into<OsString>, arguments: Vec<OsString>) -> Self {
+        Self {
+            name: name.into(),
+            program: program.into(),
+            arguments,
+            environment: Vec::new(),
+            ready: "ready",
+        }
     }
 
     /// A program that takes the port as its argument.
     pub(super) fn at(name: &str, program: &Path) -> Self {
-        Self { name: name.into(), program: program.into(), arguments: vec!["{port}".into()] }
+        Self::new(name, program, vec!["{port}".into()])
     }
 
     /// A command line, split at spaces; without `{port}` the port is appended.
@@ -86,7 +135,7 @@ impl Server {
         if !command.contains("{port}") {
             arguments.push("{port}".into());
         }
-        Ok(Self { name: name.into(), program, arguments })
+        Ok(Self::new(name, program, arguments))
     }
 
     /// A peer by its name.
@@ -110,10 +159,10 @@ impl Server {
         let mut arguments: Vec<OsString> =
             script.map(|script| folder.join(script).into()).into_iter().collect();
         arguments.push("{port}".into());
-        Ok(Self { name: name.into(), program: program.into(), arguments })
+        Ok(Self::new(name, program, arguments))
     }
 
-    /// Starts it on `core` and waits until it says `ready`.
+    /// Starts it on `core` and waits until it says that it is ready.
     ///
     /// # Errors
     /// The environment's: it ends, or says nothing within `START_LIMIT`.
@@ -121,13 +170,20 @@ impl Server {
         let mut command = Command::new(&self.program);
         let port = port.to_string();
         command.args(self.arguments.iter().map(|a| a.to_string_lossy().replace("{port}", &port)));
+        for (name, value) in &self.environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let mut child = core.spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
         let stdout = child.stdout.take().context("invariant: stdout is piped")?;
         let running = Running(child);
         let (sender, receiver) = mpsc::channel();
+        let ready = self.ready;
         std::thread::spawn(move || {
             let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            if lines.any(|line| line.starts_with("ready")) {
+            if lines.any(|line| line.starts_with(ready)) {
                 // Nobody listens when it took too long.
                 let _ = sender.send(());
             }
