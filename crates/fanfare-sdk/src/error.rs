@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Error {
     /// The caller's fault: the URL is not one of a server.
     BadUrl(String),
+    /// The caller's fault: no header can have the API key.
+    BadKey,
     /// The caller's fault: publishing begins within a tokio runtime, whose tasks do the sending.
     NoRuntime,
     /// The caller's fault: the server does not want it, and would not want it again either.
@@ -53,6 +55,7 @@ impl Error {
         match self {
             Error::Refused { code, .. } => Some(code),
             Error::BadUrl(_)
+            | Error::BadKey
             | Error::NoRuntime
             | Error::TooLarge { .. }
             | Error::Full { .. }
@@ -68,6 +71,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::BadUrl(why) => write!(f, "not the URL of a server: {why}"),
+            Error::BadKey => f.write_str("the API key has characters that no header can have"),
             Error::NoRuntime => f.write_str("publishing begins within a tokio runtime"),
             Error::Refused { status, code, message } => write!(f, "refused with {status} {code}: {message}"),
             Error::TooLarge { bytes, bytes_max } => {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the attempts of one call carry the same idempotency key, so what arrived twice is done once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -94,12 +94,14 @@ pub(crate) struct Http {
     prefix: String,
     authorization: Option<HeaderValue>,
     settings: Arc<Settings>,
+    /// Why the newest attempt was not answered; `None` if it was.
+    failure: Mutex<Option<String>>,
 }
 
 impl Http {
     /// # Errors
-    /// [`Error::BadUrl`]: not `http://` or `https://` with a host; or https, and the machine trusts nobody, or the key
-    /// cannot be in a header.
+    /// [`Error::BadUrl`]: not `http://` or `https://` with a host; or https, and the machine trusts nobody.
+    /// [`Error::BadKey`]: the key cannot be in a header.
     pub(crate) fn new(url: &str, settings: Arc<Settings>) -> Result<Self, Error> {
         let uri: Uri = url.parse().map_err(|error| Error::BadUrl(format!("`{url}`: {error}")))?;
         let parts = uri.into_parts();
@@ -114,15 +116,24 @@ impl Http {
         let authorization = match &settings.api_key {
             None => None,
             Some(key) => {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", key.as_str())).map_err(|_| {
-                    Error::BadUrl("the API key has characters that no header can have".to_owned())
-                })?;
+                let mut value =
+                    HeaderValue::try_from(format!("Bearer {}", key.as_str())).map_err(|_| Error::BadKey)?;
                 value.set_sensitive(true);
                 Some(value)
             }
         };
         let client = Client::builder(TokioExecutor::new()).build(connector(&scheme)?);
-        Ok(Self { client, scheme, authority, prefix, authorization, settings })
+        let failure = Mutex::default();
+        Ok(Self { client, scheme, authority, prefix, authorization, settings, failure })
+    }
+
+    /// Why the newest attempt was not answered; `None` if it was, or there was none.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
     }
 
     pub(crate) fn settings(&self) -> &Arc<Settings> {
@@ -146,7 +157,12 @@ impl Http {
         let mut backoff = Backoff::new(self.settings.retry_first, self.settings.retry_max);
         let until = Instant::now() + self.settings.give_up_after;
         loop {
-            let (why, retry_after) = match self.attempt(call).await {
+            let attempt = self.attempt(call).await;
+            self.note(match &attempt {
+                Ok(_) | Err(Failure::Final(_)) => None,
+                Err(Failure::Away { why, .. }) => Some(why.clone()),
+            });
+            let (why, retry_after) = match attempt {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Away { why, retry_after }) => (why, retry_after),
@@ -293,6 +309,8 @@ mod tests {
             let refused = Http::new(bad, Arc::default()).err();
             assert!(matches!(refused, Some(Error::BadUrl(_))), "{bad}");
         }
+        let settings = Settings { api_key: Some("line\nbreak".into()), ..Settings::default() };
+        assert_eq!(Http::new("http://h", Arc::new(settings)).err(), Some(Error::BadKey));
         let http = Http::new("http://h:1/behind/", Arc::default()).unwrap();
         let request = http.request(&Call::get("/api/v1/jobs?limit=1")).unwrap();
         assert_eq!(request.uri().to_string(), "http://h:1/behind/api/v1/jobs?limit=1");

@@ -64,6 +64,7 @@ struct End {
 enum Outcome {
     Complete(Option<Value>),
     Fail(String),
+    Cancel(Option<String>),
 }
 
 /// What is yet to be sent.
@@ -187,6 +188,15 @@ impl ProgressTracker {
         self.end(None, Outcome::Fail(error.into())).await
     }
 
+    /// Ends the job without an outcome, after all progress: nobody wants it any more.
+    ///
+    /// # Errors
+    /// As [`mark_complete`](Self::mark_complete).
+    pub async fn mark_cancelled<'a>(self, reason: impl Into<Option<&'a str>>) -> Result<Job, Error> {
+        let reason = reason.into().map(str::to_owned);
+        self.end(None, Outcome::Cancel(reason)).await
+    }
+
     async fn end(self, message: Option<String>, outcome: Outcome) -> Result<Job, Error> {
         let (reply, answer) = oneshot::channel();
         {
@@ -250,6 +260,7 @@ impl Task {
                     let answer = match outcome {
                         Outcome::Complete(result) => self.jobs.complete(&self.job_id, result).await,
                         Outcome::Fail(error) => self.jobs.fail(&self.job_id, error).await,
+                        Outcome::Cancel(reason) => self.jobs.cancel(&self.job_id, reason).await,
                     };
                     // Whoever asked may have gone; the job has ended all the same.
                     let _ = reply.send(answer);

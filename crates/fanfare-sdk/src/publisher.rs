@@ -76,7 +76,7 @@ impl Publisher {
     /// The same with other settings.
     ///
     /// # Errors
-    /// [`Error::BadUrl`].
+    /// [`Error::BadUrl`], [`Error::BadKey`].
     pub fn with_settings(url: &str, settings: Settings) -> Result<Self, Error> {
         let http = Arc::new(Http::new(url, Arc::new(settings))?);
         let inner =
@@ -87,7 +87,7 @@ impl Publisher {
     /// The same with an API key, and a buffer of its own.
     ///
     /// # Errors
-    /// [`Error::BadUrl`]: no header can have it.
+    /// [`Error::BadKey`].
     pub fn api_key(self, key: impl Into<ApiKey>) -> Result<Self, Error> {
         let settings = Settings { api_key: Some(key.into()), ..(**self.inner.http.settings()).clone() };
         Self::with_settings(&self.inner.url, settings)
@@ -143,6 +143,13 @@ impl Publisher {
             lost += lane.flush().await?;
         }
         if lost == 0 { Ok(()) } else { Err(Error::Lost(lost)) }
+    }
+
+    /// Why the newest attempt to reach the server failed: it is away, or busy. `None` if that attempt was answered, also
+    /// with a refusal, or if there was none yet. What was handed over is tried again meanwhile.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.inner.http.failure()
     }
 
     /// Says what an agent is, to `agents` and `dashboard`. Fields of `data` stand beside `agent_id` and `status`;

@@ -89,6 +89,18 @@ async fn whoever_works_at_a_job_that_was_cancelled_is_told_to_stop() {
 }
 
 #[tokio::test]
+async fn a_tracker_tells_its_progress_before_it_cancels_the_job() {
+    let server = Server::start().await;
+    let jobs = server.publisher().jobs();
+    begin(&jobs, "j").await;
+    let tracker = jobs.track("j", None).unwrap();
+    tracker.set_progress(40.0, "half");
+    let job = tracker.mark_cancelled("not needed").await.unwrap();
+    assert_eq!((job.status.as_str(), job.progress), ("cancelled", 40.0));
+    assert_eq!(server.world().seen.last().unwrap().values, [json!({"reason": "not needed"})]);
+}
+
+#[tokio::test]
 async fn signs_of_life_are_promised_given_and_end_with_the_tracker() {
     let server = Server::start().await;
     let jobs = server.publisher().jobs();

@@ -107,6 +107,24 @@ async fn a_server_that_stays_away_is_given_up() {
 }
 
 #[tokio::test]
+async fn why_the_server_is_not_reached_is_known_until_it_answers() {
+    let server = Server::start().await;
+    let publisher = server.publisher();
+    assert_eq!(publisher.failure(), None);
+    server.trouble(busy(0.2));
+    publisher.enqueue(Event::new("e", 1).room("r")).unwrap();
+    let why = loop {
+        match publisher.failure() {
+            Some(why) => break why,
+            None => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    assert_eq!(why, "503 busy: come back");
+    publisher.flush().await.unwrap();
+    assert_eq!(publisher.failure(), None);
+}
+
+#[tokio::test]
 async fn a_full_buffer_refuses_what_cannot_wait_and_lets_the_rest_wait() {
     let server = Server::start().await;
     server.trouble(Trouble::Slow(Duration::from_millis(150)));

@@ -1,11 +1,11 @@
-// The page: joins rooms with the stock client, and shows what comes. It holds a bounded number of everything.
+// The page: joins rooms with the stock client, and shows what comes; `jobs.js` has the jobs. It holds a bounded number of
+// everything.
 'use strict';
 
 const TAIL_MAX = 500;
-const LOG_MAX = 2000;
-const JOBS_MAX = 200;
 const SAMPLES_MAX = 60;
-const LEVELS = { DEBUG: 0, INFO: 1, WARNING: 2, ERROR: 3, CRITICAL: 4 };
+// Events of the past that a room begins with.
+const REPLAY = 200;
 
 const at = (id) => document.getElementById(id);
 const make = (tag, className, text) => {
@@ -19,73 +19,183 @@ const clock = (time) => {
   return Number.isNaN(date.getTime()) ? '' : date.toLocaleTimeString([], { hour12: false });
 };
 
+// ---- who looks, and what is refused ----
+
+// A token comes with the address (#token=…), which it leaves at once, or is asked for. It is kept in this variable only: a
+// page that is loaded anew asks again.
+let token = new URLSearchParams(location.hash.slice(1)).get('token') || undefined;
+const forget = () => history.replaceState(null, '', location.pathname + location.search);
+if (location.hash) forget();
+addEventListener('hashchange', () => {
+  const other = new URLSearchParams(location.hash.slice(1)).get('token');
+  forget();
+  if (other) use(other);
+});
+
+const complaints = new Map();
+
+/** Shows a complaint about something until it is settled. */
+function complain(about, text) {
+  complaints.set(about, text);
+  showComplaints();
+}
+
+function settle(about) {
+  if (complaints.delete(about)) showComplaints();
+}
+
+function showComplaints() {
+  at('complaints').replaceChildren(...[...complaints.values()].map((text) => make('li', '', text)));
+  at('complaints').hidden = complaints.size === 0;
+}
+
+/** Asks for a token, and says why. */
+function askForToken(why, code) {
+  at('sign-in').hidden = false;
+  document.body.classList.toggle('outside', !socket.connected);
+  at('sign-in-why').textContent = why;
+  at('sign-in-code').textContent = code ?? '';
+  at('token').focus();
+}
+
+/** Goes on with another token: in place if the socket is open, since what it has would be lost otherwise. */
+async function use(other) {
+  token = other;
+  if (socket.connected) {
+    const answer = await command('refresh_token', { token }, 'the token');
+    if (!answer) return;
+    for (const room of answer.left ?? []) joined.delete(room);
+    showRooms();
+    at('sign-in').hidden = true;
+    refusal = undefined;
+    look();
+    readJobs();
+  } else {
+    refusal = undefined;
+    socket.connect();
+  }
+}
+
+at('sign-in').onsubmit = (event) => {
+  event.preventDefault();
+  const typed = at('token').value.trim();
+  at('token').value = '';
+  if (typed) use(typed);
+};
+
+/** Why requests are refused; sockets may be open to those whose requests are not. */
+let refusal;
+
+/** GETs a path as JSON; nothing if it is refused, which is noted, or the server is away. */
+async function read(path) {
+  if (refusal) return undefined;
+  try {
+    const headers = token ? { authorization: `Bearer ${token}` } : {};
+    const response = await fetch(path, { headers, signal: AbortSignal.timeout(4000) });
+    if (response.ok) return await response.json();
+    if (response.status !== 401 && response.status !== 403) return undefined;
+    const { error } = await response.json();
+    refusal = `${error.message} (${error.code})`;
+    showRefusal();
+  } catch {
+    // The state at the top says that the server is away.
+  }
+  return undefined;
+}
+
+function showRefusal() {
+  at('figures').hidden = refusal !== undefined;
+  at('refused').hidden = refusal === undefined;
+  at('refused').textContent = refusal === undefined ? '' : `Figures and records of past jobs are not for this token: ${refusal}. What is in the rooms below comes all the same.`;
+}
+
 // ---- connection ----
 
-const socket = io({ auth: { recovery: true } });
+const socket = io({ auth: (tell) => tell({ recovery: true, token }) });
 const wanted = new Set(new URLSearchParams(location.search).getAll('room'));
 let joined = new Set();
+
+/** Sections, by what empties them: after a gap everything is asked for anew. */
+const emptying = [];
 
 function showState() {
   const transport = socket.io.engine?.transport?.name;
   const name = { polling: 'polling', websocket: 'WebSocket' }[transport] ?? transport;
+  const isRefused = !at('sign-in').hidden;
   at('state').dataset.state = socket.connected ? 'open' : socket.active ? 'connecting' : 'lost';
-  at('state-text').textContent = socket.connected ? `connected · ${name}` : socket.active ? 'connecting' : 'disconnected';
+  at('state-text').textContent = socket.connected ? `connected · ${name}`
+    : socket.active ? 'connecting' : isRefused ? 'not let in' : 'disconnected';
 }
 
 socket.on('connect', () => {
+  at('sign-in').hidden = true;
+  document.body.classList.remove('outside');
   showState();
   socket.io.engine.on('upgrade', showState);
+  if (!socket.recovered) emptying.forEach((empty) => empty());
 });
-socket.on('disconnect', showState);
-socket.on('connect_error', (error) => {
+socket.on('disconnect', (reason) => {
   showState();
-  if (error.context?.status === 404) complain('Socket.IO is switched off on this listener (api.socketio), so there is nothing to watch here.');
+  // The server ended it: the token has expired or was revoked, and the answer to another CONNECT says which.
+  if (reason === 'io server disconnect') setTimeout(() => socket.connect(), 1000);
+});
+socket.on('connect_error', (error) => {
+  const { code, retry_after: seconds } = error.data ?? {};
+  if (code && seconds) setTimeout(() => socket.connect(), seconds * 1000);
+  else if (code === 'token_missing') askForToken('This server wants to know who you are.');
+  else if (code) askForToken(`${error.message[0].toUpperCase()}${error.message.slice(1)}.`, code);
+  if (error.context?.status === 404) complain('engine', 'Socket.IO is switched off on this listener (api.socketio), so there is nothing to watch here.');
+  showState();
 });
 
-socket.on('connection_established', ({ rooms }) => {
+socket.on('connection_established', ({ rooms, user_id: user }) => {
+  at('user').textContent = user ? `as ${user}` : '';
   joined = new Set(rooms);
   for (const room of wanted) if (!joined.has(room)) join(room);
   showRooms();
+  look();
 });
+socket.on('token_expiring', ({ expires_at: end }) => askForToken(`Your token ends at ${clock(end)}. Give another one to go on.`));
 
+/** Joins, after what the room had before. */
 async function join(room) {
-  const answer = await command('subscribe', room);
+  const answer = await command('subscribe', { room, last: REPLAY }, room);
   if (!answer) return;
   wanted.add(room);
   joined.add(room);
   remember();
   showRooms();
+  readJobs([room]);
 }
 
 async function leave(room) {
-  if (!(await command('unsubscribe', room))) return;
+  if (!(await command('unsubscribe', { room }, room))) return;
   wanted.delete(room);
   joined.delete(room);
   remember();
   showRooms();
 }
 
-async function command(name, room) {
-  let complaint;
+/** Asks the server to do something; nothing if it does not, and then why is shown. */
+async function command(name, payload, about) {
   try {
-    const answer = await socket.timeout(5000).emitWithAck(name, { room });
-    if (answer.ok) { at('complaint').hidden = true; return answer; }
-    complaint = answer.error.message;
+    const answer = await socket.timeout(5000).emitWithAck(name, payload);
+    if (answer.ok) {
+      settle(about);
+      return answer;
+    }
+    const { code, message } = answer.error;
+    complain(about, `${message.includes(about) ? '' : `${about}: `}${message} (${code})`);
   } catch {
-    complaint = `${room}: the server did not answer`;
+    complain(about, `${about}: the server did not answer`);
   }
-  complain(complaint);
   return undefined;
-}
-
-function complain(text) {
-  at('complaint').textContent = text;
-  at('complaint').hidden = false;
 }
 
 function remember() {
   const query = new URLSearchParams([...wanted].map((room) => ['room', room]));
-  history.replaceState(null, '', wanted.size ? `?${query}` : location.pathname);
+  // Names of rooms are full of colons, which may stay as they are.
+  history.replaceState(null, '', wanted.size ? `?${query.toString().replaceAll('%3A', ':')}` : location.pathname);
 }
 
 function showRooms() {
@@ -98,6 +208,16 @@ function showRooms() {
     chip.append(button);
     return chip;
   }));
+  showExample();
+}
+
+/** What to type for a job to come, in the project that is watched. */
+function showExample() {
+  const project = [...joined].find((room) => room.startsWith('project:'))?.slice('project:'.length);
+  const url = location.origin === 'http://127.0.0.1:8000' ? '' : ` --url ${location.origin}`;
+  const key = token ? 'FANFARE_API_KEY=… ' : '';
+  at('example').textContent = `${key}fanfare run --project ${project ?? 'demo'}${url} -- cargo test`;
+  if (!project) at('example').textContent += '\n# then join project:demo above';
 }
 
 at('join').onsubmit = (event) => {
@@ -121,7 +241,7 @@ socket.onAny((name, payload) => {
   const event = {
     name,
     data: isWrapped ? payload.data : payload,
-    room: isWrapped ? payload.room ?? 'all' : '',
+    room: isWrapped ? payload.room ?? 'all' : payload?.job_id ? `job:${payload.job_id}` : '',
     time: payload?.timestamp ?? Date.now(),
   };
   eventsSeen += 1;
@@ -158,130 +278,14 @@ at('pause').onclick = () => {
   at('pause').textContent = isPaused ? 'Resume' : 'Pause';
   at('tail-count').textContent = `${eventsSeen || ''}${isPaused ? ' · paused' : ''}`;
 };
-at('clear').onclick = () => {
+const emptyTail = () => {
   at('tail').replaceChildren();
   eventsSeen = 0;
   at('tail-count').textContent = '';
   at('tail-empty').hidden = false;
 };
-
-// ---- jobs and their log ----
-
-const jobs = new Map();
-const logs = [];
-let chosen = null;
-
-function handleJob({ name, data }) {
-  if (!data || typeof data !== 'object') return;
-  if (name === 'log' && typeof data.text === 'string') return addLog(data);
-  if (typeof data.job_id !== 'string' || (name !== 'agent_status' && name !== 'agent_progress')) return;
-  const job = jobFor(data.job_id);
-  if (name === 'agent_status') {
-    job.status = String(data.status);
-    job.name = data.name ?? job.name;
-    if (job.status === 'running') job.began = Date.parse(data.timestamp) || Date.now();
-    if (job.status === 'success') job.progress = 100;
-    if (job.status === 'success' || job.status === 'error') {
-      job.message = data.error ?? '';
-      job.duration = data.result?.duration_ms ?? (job.began ? Date.now() - job.began : undefined);
-    }
-  } else {
-    job.progress = Math.min(100, Math.max(0, Number(data.progress) || 0));
-    job.message = data.message ?? '';
-    if (job.status === 'unknown') job.status = 'running';
-  }
-  showJob(job);
-}
-
-function jobFor(id) {
-  let job = jobs.get(id);
-  if (job) return job;
-  job = { id, name: id, status: 'unknown', progress: undefined, message: '', element: make('li') };
-  const head = make('div', 'job-head');
-  const line = make('div', 'job-line');
-  const bar = make('div', 'bar');
-  job.parts = { name: make('b'), badge: make('span', 'badge'), time: make('time'), bar, fill: make('i'), message: make('span'), figure: make('span') };
-  head.append(job.parts.name, job.parts.badge, job.parts.time);
-  bar.append(job.parts.fill);
-  bar.role = 'progressbar';
-  line.append(job.parts.message, job.parts.figure);
-  job.element.append(head, make('div', 'job-id', id), bar, line);
-  job.element.onclick = () => choose(chosen === id ? null : id);
-  jobs.set(id, job);
-  at('jobs').prepend(job.element);
-  if (jobs.size > JOBS_MAX) {
-    const [oldest, { element }] = jobs.entries().next().value;
-    element.remove();
-    jobs.delete(oldest);
-  }
-  at('jobs-empty').hidden = true;
-  at('jobs-count').textContent = jobs.size;
-  return job;
-}
-
-function showJob(job) {
-  const { parts } = job;
-  const isRunning = job.status === 'running' || job.status === 'unknown';
-  job.element.dataset.status = job.status;
-  parts.name.textContent = job.name;
-  parts.badge.textContent = job.status;
-  parts.badge.dataset.status = job.status;
-  parts.bar.classList.toggle('unknown', isRunning && job.progress === undefined);
-  parts.bar.ariaValueNow = job.progress ?? '';
-  parts.fill.style.width = job.progress === undefined ? '' : `${job.progress}%`;
-  parts.message.textContent = job.message;
-  parts.message.title = job.message;
-  parts.figure.textContent = job.progress === undefined ? '' : `${Math.round(job.progress)}%`;
-  showDuration(job);
-}
-
-function showDuration(job) {
-  const millis = job.duration ?? (job.began ? Math.max(0, Date.now() - job.began) : undefined);
-  if (millis === undefined) return;
-  const seconds = millis / 1000;
-  const [whole, rest] = [Math.floor(seconds / 60), Math.floor(seconds % 60)];
-  job.parts.time.textContent = seconds < 60 ? `${seconds.toFixed(1)} s` : `${whole} min ${rest} s`;
-}
-setInterval(() => {
-  for (const job of jobs.values()) if (job.status === 'running') showDuration(job);
-}, 500);
-
-const isShown = (line) =>
-  (chosen === null || line.job_id === chosen) && (LEVELS[line.level] ?? 1) >= Number(at('level').value);
-
-function logLine(line) {
-  const element = make('div', line.level in LEVELS ? line.level : 'INFO');
-  element.append(make('time', '', clock(line.timestamp)), make('span', '', line.text || ' '));
-  return element;
-}
-
-function addLog(line) {
-  logs.push(line);
-  if (logs.length > LOG_MAX) logs.shift();
-  if (!isShown(line)) return;
-  const box = at('log');
-  // Follows the end, unless the reader has scrolled up.
-  const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
-  box.append(logLine(line));
-  while (box.children.length > LOG_MAX) box.firstChild.remove();
-  if (isAtEnd) box.scrollTop = box.scrollHeight;
-  at('log-empty').hidden = true;
-}
-
-function showLog() {
-  const lines = logs.filter(isShown);
-  at('log').replaceChildren(...lines.map(logLine));
-  at('log').scrollTop = at('log').scrollHeight;
-  at('log-empty').hidden = lines.length > 0;
-  at('log-job').textContent = chosen === null ? '' : chosen;
-}
-
-function choose(id) {
-  chosen = id;
-  for (const job of jobs.values()) job.element.ariaCurrent = String(job.id === id);
-  showLog();
-}
-at('level').onchange = showLog;
+at('clear').onclick = emptyTail;
+emptying.push(emptyTail);
 
 // ---- figures ----
 
@@ -306,14 +310,9 @@ const duration = (seconds) => seconds < 60 ? `${seconds} s` : seconds < 3600 ? `
   : seconds < 172800 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86400)} days`;
 
 async function look() {
-  let stats;
-  try {
-    const response = await fetch('/stats', { signal: AbortSignal.timeout(4000) });
-    if (!response.ok) return;
-    stats = await response.json();
-  } catch {
-    return; // The state at the top says that the server is away.
-  }
+  const stats = document.hidden ? undefined : await read('/stats');
+  if (!stats) return;
+  showRefusal();
   const { connections, events, rooms } = stats;
   const last = samples.publishedTotal ?? events.published;
   samples.publishedTotal = events.published;
@@ -335,9 +334,6 @@ async function look() {
   at('version').textContent = stats.version;
 }
 
-const url = location.origin === 'http://127.0.0.1:8000' ? '' : ` --url ${location.origin}`;
-at('example').textContent = `fanfare run --project demo${url} -- cargo test`;
-if (![...wanted].some((room) => room.startsWith('project:'))) at('example').textContent += '\n# then join project:demo above';
+showExample();
 showState();
-look();
-setInterval(look, 1000);
+setInterval(() => socket.connected && look(), 1000);

@@ -26,6 +26,7 @@ const JAVASCRIPT: &str = "application/javascript; charset=utf-8";
 const PAGE: &str = include_str!("../../assets/page/index.html");
 const PAGE_STYLE: &str = include_str!("../../assets/page/page.css");
 const PAGE_SCRIPT: &str = include_str!("../../assets/page/page.js");
+const PAGE_JOBS: &str = include_str!("../../assets/page/jobs.js");
 const PAGE_ICON: &str = include_str!("../../assets/page/icon.svg");
 
 /// What the page may do: talk to this server, and nothing else.
@@ -53,6 +54,7 @@ pub(super) async fn page_file(State(app): State<App>, Path(file): Path<String>) 
     match file.as_str() {
         "page.css" => own("text/css; charset=utf-8", PAGE_STYLE),
         "page.js" => own(JAVASCRIPT, PAGE_SCRIPT),
+        "jobs.js" => own(JAVASCRIPT, PAGE_JOBS),
         "icon.svg" => own("image/svg+xml", PAGE_ICON),
         _ => app.refuse(Fault::new(Code::NotFound, "there is nothing at this path")),
     }

@@ -1,5 +1,5 @@
 //! Owns the installations of stock clients that tests run: copies of the test folders, filled by npm and pip, each with a
-//! copy of `tests/seeds` beside what it needs.
+//! copy of `tests/vocabularies` beside what it needs.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ fn install(name: &str, commands: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
     };
     let is_current = folder.join("installed").exists() && list(&folder) == list(&source);
     copy_files(&source, &folder);
-    copy_files(&source.with_file_name("seeds"), &folder.join("seeds"));
+    copy_files(&source.with_file_name("vocabularies"), &folder.join("vocabularies"));
     if !is_current {
         let _ = std::fs::remove_file(folder.join("installed"));
         for mut command in commands(&folder) {

@@ -2,12 +2,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chromium } from 'playwright-core';
+import { launch } from './chromium.mjs';
 
 const [url, binary] = process.argv.slice(2);
-const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking', '--disable-sync'];
-const browser = await chromium.launch({ executablePath, args });
+const browser = await launch();
 try {
   const page = await browser.newPage();
   const complaints = [];
@@ -48,6 +46,11 @@ try {
   assert.equal(await page.locator('#tail li').count(), before);
   await page.getByRole('button', { name: 'Clear' }).click();
   assert.equal(await page.locator('#tail li').count(), 0);
+
+  // Whoever comes later sees what has happened, by name, and its log.
+  await page.reload();
+  await job.getByText('exit code 3').waitFor();
+  await page.locator('#log .WARNING').getByText('warning: low disk').waitFor();
 
   await page.getByRole('button', { name: 'Leave agents' }).click();
   await page.locator('#rooms').getByText('agents').waitFor({ state: 'detached' });

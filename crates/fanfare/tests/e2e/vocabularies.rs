@@ -1,5 +1,5 @@
 //! What servers of five kinds were written for, done with the binary: a dashboard, a workspace, a queue of jobs, runs with
-//! their logs, and a gateway. Stock clients do the rest, and assert for themselves; see `tests/seeds`.
+//! their logs, and a gateway. Stock clients do the rest, and assert for themselves; see `tests/vocabularies`.
 
 use std::process::Command;
 
@@ -21,13 +21,13 @@ fn serve(environment: &[(&str, &str)], settings: &[&str]) -> Fanfare {
     Fanfare::spawn(&mut serve)
 }
 
-/// A script of `tests/seeds` that has only to be run.
+/// A script of `tests/vocabularies` that has only to be run.
 fn script(name: &str, addresses: &[&str]) -> Command {
     let is_python = name.ends_with(".py");
     let folder = if is_python { python() } else { javascript() };
     let program = if is_python { folder.join(".venv/bin/python") } else { "node".into() };
     let mut script = Command::new(program);
-    script.current_dir(&folder).arg(format!("seeds/{name}")).args(addresses);
+    script.current_dir(&folder).arg(format!("vocabularies/{name}")).args(addresses);
     script
 }
 
