@@ -6,10 +6,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hub::presence::PresenceLimits;
 use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
 use crate::limits::LimitsConfig;
+use crate::realtime::PresenceConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
 /// The file that is read if no other is named and it is there.
@@ -52,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) auth: AuthConfig,
     /// What holds for rooms.
     pub(crate) policies: hub::policy::Policies,
+    /// What is told of who is there.
+    pub(crate) presence: PresenceConfig,
     /// Where logs and records are kept.
     pub(crate) store: store_sqlite::Options,
     /// Bounds of the HTTP interface.
@@ -371,6 +375,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         auth,
         limits,
         rooms,
+        presence,
         store,
         github,
         log,
@@ -449,6 +454,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         },
         auth,
         policies,
+        presence: presence_settings(&presence)?,
         store,
         rest: RestLimits {
             body_bytes_max: at_least("rest.body_bytes_max", rest.body_bytes_max, 1)?,
@@ -474,6 +480,16 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             other => return Err(format!("log.format is pretty or json, not `{other}`")),
         },
     })
+}
+
+fn presence_settings(presence: &settings::PresenceSettings) -> Result<PresenceConfig, String> {
+    let limits = PresenceLimits {
+        grace: duration("presence.grace", &presence.grace)?,
+        named_max: presence.named_max,
+        count_interval: nonzero("presence.count_interval", &presence.count_interval)?,
+        ..PresenceLimits::default()
+    };
+    Ok(PresenceConfig { limits, agent_grace: duration("presence.agent_grace", &presence.agent_grace)? })
 }
 
 fn github_settings(github: settings::GithubSettings) -> Result<Option<Github>, String> {

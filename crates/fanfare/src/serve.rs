@@ -44,12 +44,13 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let tools = tools::Tools::new(config.tools.clone(), tokio::runtime::Handle::current())?;
     let limits = Limits::new(&config.limits);
     tokio::spawn(limits.clone().sweep());
-    let hub = Arc::new(Hub::new(tally.clone(), limits, auth.clone(), &config.engine, tools));
+    let hub = Arc::new(Hub::new(tally.clone(), limits, auth.clone(), &config.engine, &config.presence, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
     let policies = Arc::new(config.policies.clone());
     let store = Arc::new(SqliteStore::open(config.store.clone())?);
     let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
         (hub::store::RecordKind::Job, |record, now| Ok(due_rule(record, now, hub::job::due))),
+        (hub::agent::Agent::KIND, |record, now| Ok(due_rule(record, now, hub::agent::due))),
         (Member::KIND, |record, now| Ok(due_rule(record, now, realtime::due))),
         (hub::notification::Inbox::KIND, |record, now| {
             Ok(due_rule(record, now, |inbox, now| {
@@ -68,6 +69,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         let hub = hub.clone();
         async move { hub.expect_back().await }
     });
+    tokio::spawn(hub.clone().watch_presence());
     let app = App {
         server: server.clone(),
         hub,

@@ -251,7 +251,8 @@ settings! {
 
     /// Rooms: what holds for each kind. A kind is a table with any of: `join` and `publish` ("everyone", "owner",
     /// "granted", `role:<name>` or "nobody"), `delivery` ("log", "latest" or "volatile"), `presence` (true or false),
-    /// and `events_max`, `bytes_max`, `age_max`. What is left out has the default of its kind.
+    /// and `events_max`, `bytes_max`, `age_max`. What is left out has the default of its kind: presence is told in
+    /// `admin`, in rooms of a project, agent, job or run, and in rooms of other names.
     rooms: Rooms {
         /// Events kept of one room's log. When more come, the oldest go.
         events_max: u64 = 10_000,
@@ -292,6 +293,22 @@ settings! {
         /// Rooms of other names, as a list of tables: `name` is a pattern in which `*` stands for anything, the rest
         /// as above. The first that matches holds.
         patterns: Vec<RawPolicy> = Vec::new(),
+    }
+
+    /// Who is there: what members are told of each other in rooms whose `presence` is true (`presence_joined`,
+    /// `presence_left`, the command `presence`), and what is told of agents (`agent.connected`, `agent.disconnected`).
+    presence: PresenceSettings {
+        /// How long a user may be without a socket before a room is told that they have left. Lower: reconnecting shows.
+        /// Higher: somebody who has gone seems to be there. "0s": it is told at once.
+        grace: String = "10s".into(),
+        /// Users of a room up to which they are named. In a larger one only their number is told (`presence_count`).
+        /// Higher: a room that fills at once costs the square of it in events.
+        named_max: usize = 100,
+        /// Least time between two counts of one room.
+        count_interval: String = "5s".into(),
+        /// How long an agent may be without a socket before that is told. Lower: reconnecting shows. Higher: one that
+        /// broke down seems to live on. "0s": it is told at once.
+        agent_grace: String = "10s".into(),
     }
 
     /// Where logs and records are kept.

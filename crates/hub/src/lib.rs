@@ -26,6 +26,7 @@
 //! | [`template`] | a named event whose data has gaps |
 //! | [`filter`] | which events of a subscription somebody wants |
 //! | [`presence`] | who is there |
+//! | [`agent`] | whether an agent is there |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -40,6 +41,7 @@
 //! | [`github`] | what webhooks of GitHub mean |
 
 pub mod access;
+pub mod agent;
 pub mod asyncapi;
 mod bound;
 pub mod commands;

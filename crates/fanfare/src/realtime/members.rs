@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::Hub;
 use crate::auth::{Identity, principal_of};
 use crate::codes::Fault;
-use crate::dispatch::record_rule;
+use crate::dispatch::{Rule, record_rule};
 use crate::event::now;
 
 /// Time that a record stays after its socket was lost, beyond what the peer has to come back: clocks of both differ, and
@@ -179,13 +179,13 @@ impl Hub {
         self.keep(key(&secret), rule).await;
     }
 
-    async fn keep(&self, key: RecordKey, rule: crate::dispatch::Rule) {
+    async fn keep(&self, key: RecordKey, rule: Rule) {
         if let Err(fault) = self.dispatcher().change(Some(key), None, rule).await {
             // It goes on, but would come back as new after a crash.
             tracing::debug!(
                 code = fault.code.as_str(),
                 message = fault.message,
-                "a socket could not be remembered"
+                "what is known of a socket or agent could not be kept"
             );
         }
     }
@@ -216,38 +216,41 @@ impl Hub {
         }
     }
 
-    /// Lets go of the sockets of the process before this one that do not come back in time.
+    /// Lets go of the sockets and agents of the process before this one that do not come back in time.
     pub(crate) async fn expect_back(&self) {
-        let until = self.away_max + GRACE;
+        self.expect_agents().await;
+        let (began_at, until) = (self.began_at, self.away_max + GRACE);
+        let rule = move || {
+            record_rule::<Member, _, _>(
+                move |present, now| {
+                    Ok(change(present, |member| {
+                        if member.began_at != began_at {
+                            member.gone_at.get_or_insert(now.plus(until));
+                        }
+                    }))
+                },
+                |_| Value::Null,
+            )
+        };
+        self.for_each::<Member>(Some("here"), rule).await;
+    }
+
+    /// Applies a rule to every record of a kind, or those of one status, that an earlier process may have left.
+    pub(super) async fn for_each<S: State>(&self, status: Option<&str>, rule: impl Fn() -> Rule) {
         let mut after = None;
         loop {
-            let listing = Listing {
-                status: Some("here".into()),
-                after: after.take(),
-                limit: PAGE,
-                ..Listing::default()
-            };
-            let records = match self.dispatcher().store().list(Member::KIND, listing).await {
+            let status = status.map(Into::into);
+            let listing = Listing { status, after: after.take(), limit: PAGE, ..Listing::default() };
+            let records = match self.dispatcher().store().list(S::KIND, listing).await {
                 Ok(records) => records,
                 Err(fault) => {
-                    return tracing::warn!(%fault, "sockets of an earlier process could not be looked through");
+                    return tracing::warn!(%fault, "what an earlier process left could not be looked through");
                 }
             };
             let is_last = records.len() < PAGE;
             after = records.last().map(|last| (last.state.created_at, last.key.id.clone()));
             for record in records {
-                let began_at = self.began_at;
-                let rule = record_rule::<Member, _, _>(
-                    move |present, now| {
-                        Ok(change(present, |member| {
-                            if member.began_at != began_at {
-                                member.gone_at.get_or_insert(now.plus(until));
-                            }
-                        }))
-                    },
-                    |_| Value::Null,
-                );
-                self.keep(record.key, rule).await;
+                self.keep(record.key, rule()).await;
             }
             if is_last {
                 return;

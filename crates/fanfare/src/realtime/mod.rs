@@ -1,12 +1,14 @@
 //! Owns the namespaces: what a socket is told when it connects, and the commands it may send.
 //! Does not know HTTP. Invariant: a command always gets an answer, and a bad one never costs the connection.
 
+mod agents;
 mod asking;
 mod caller;
 mod dashboard;
 mod inboxes;
 mod lines;
 mod members;
+mod presence;
 mod rooms;
 mod turns;
 
@@ -33,6 +35,7 @@ use crate::tally::Tally;
 
 pub(crate) use lines::log_event;
 pub(crate) use members::{Member, due};
+pub(crate) use presence::PresenceConfig;
 pub(crate) use rooms::HISTORY_EVENTS_MAX;
 pub(crate) use turns::Turns;
 
@@ -58,6 +61,9 @@ pub(crate) struct Hub {
     tools: Tools,
     requests: asking::Requests,
     inboxes: inboxes::Inboxes,
+    attendance: presence::Attendance,
+    /// How long an agent may be without a socket.
+    agent_grace: Duration,
     /// How long it takes until a socket that still lives is known to have read everything.
     arrival: Duration,
 }
@@ -68,6 +74,7 @@ impl Hub {
         limits: Arc<Limits>,
         auth: Arc<Authenticator>,
         engine: &engine::Config,
+        presence: &PresenceConfig,
         tools: Tools,
     ) -> Self {
         Self {
@@ -82,6 +89,8 @@ impl Hub {
             tools,
             requests: asking::Requests::default(),
             inboxes: inboxes::Inboxes::default(),
+            attendance: presence::Attendance::new(presence.limits.clone()),
+            agent_grace: presence.agent_grace,
             arrival: inboxes::arrival(engine),
         }
     }
@@ -166,6 +175,7 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
     let greeter = hub.clone();
     namespace.on_connect(move |socket| {
         let (hub, welcomed) = (greeter.clone(), socket.clone());
+        hub.note_here(&socket);
         // Before the commands that it has sent meanwhile: those find it welcomed.
         greeter.first(&socket, async move {
             hub.welcome(welcomed.clone(), has_dashboard).await;
@@ -177,6 +187,7 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
     namespace.on_disconnect(move |socket, reason, _| {
         let hub = keeper.clone();
         hub.note_gone(&socket, reason);
+        hub.note_away(&socket);
         async move { hub.remember_gone(&socket, reason).await }
     });
     rooms::register(namespace, hub);
@@ -240,6 +251,7 @@ impl Hub {
                 rooms.iter().filter_map(|room| RoomName::parse(&**room).ok()).collect();
             self.remember(&socket, &names).await;
             socket.join_waiting(rooms).await;
+            self.note_rooms(&socket, &names);
         } else {
             self.remember(&socket, &[]).await;
             for left in self.auth.enforce_rooms(&socket).await {
@@ -247,6 +259,10 @@ impl Hub {
                     self.remember_leave(&socket, &room).await;
                 }
             }
+            let rooms = socket.rooms().await;
+            let rooms: Vec<RoomName> =
+                rooms.into_iter().skip(1).filter_map(|room| RoomName::parse(room).ok()).collect();
+            self.note_rooms(&socket, &rooms);
         }
         self.greet(&socket).await;
     }

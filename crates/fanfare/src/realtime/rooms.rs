@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use super::Hub;
 use super::caller::{Caller, argument, tell};
-use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
 use crate::dispatch::{Attached, ROOM_NAMESPACES, Replay};
 
@@ -101,6 +100,7 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
             let worker = hub.clone();
             hub.in_turn(socket, caller, move |caller| async move {
                 caller.socket.leave(room.as_str());
+                worker.note_left(&caller.socket, &room);
                 worker.remember_leave(&caller.socket, &room).await;
                 let left = json!({ "room": room.as_str() });
                 if let Some(confirmation) = confirmation {
@@ -188,6 +188,9 @@ impl Hub {
         self.remember_join(socket, &room).await?;
         let (attached, recovered) = self.attach(socket, &room, since, last).await?;
         let mut joined = json!({ "room": room.as_str(), "recovered": recovered });
+        if let Some(members) = self.note_joined(socket, &room) {
+            joined["members"] = members.into();
+        }
         if let Some(Position { epoch, seq }) = attached.position {
             joined["epoch"] = epoch.into();
             joined["seq"] = seq.into();
@@ -276,14 +279,6 @@ impl Hub {
         }))
     }
 
-    async fn presence_for(&self, socket: &Socket, room: &RoomName) -> Result<Value, Fault> {
-        self.may_join(socket, room).await?;
-        if !self.dispatcher().policies().of(room).has_presence {
-            return Err(Fault::new(Code::Forbidden, format!("who is in `{room}` is not told")));
-        }
-        Ok(self.presence(room).await)
-    }
-
     /// The sockets that are in a room, of all namespaces that share it.
     pub(crate) async fn members(&self, room: &RoomName) -> Vec<SocketInfo> {
         let mut members = Vec::new();
@@ -291,24 +286,6 @@ impl Hub {
             members.extend(self.server().of(namespace).to(room.as_str()).fetch_sockets().await);
         }
         members
-    }
-
-    /// Who is in a room: users and connections.
-    pub(crate) async fn presence(&self, room: &RoomName) -> Value {
-        let mut connections = Vec::new();
-        let mut users = std::collections::BTreeSet::new();
-        for found in self.members(room).await {
-            let principal = principal_of(found.socket());
-            if let Some(user) = &principal.user {
-                users.insert(user.to_string());
-            }
-            connections.push(json!({
-                "connection_id": found.id().to_string(),
-                "user_id": principal.user.as_deref(),
-                "namespace": found.socket().namespace(),
-            }));
-        }
-        json!({ "room": room.as_str(), "users": users, "connections": connections })
     }
 }
 

@@ -10,6 +10,7 @@ mod gateway;
 mod installed;
 mod ledger;
 mod limits;
+mod presence;
 mod publish;
 mod robustness;
 mod run;
