@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) auth: AuthConfig,
     /// What holds for rooms.
     pub(crate) policies: hub::policy::Policies,
+    /// Different filters through which one room may be watched.
+    pub(crate) filters_per_room_max: usize,
     /// What is told of who is there.
     pub(crate) presence: PresenceConfig,
     /// Where logs and records are kept.
@@ -122,6 +124,12 @@ pub(crate) struct RestLimits {
     pub(crate) batch_events_max: usize,
     /// Rooms of one event.
     pub(crate) rooms_per_event_max: usize,
+    /// How long a job stays after its end; zero is for ever, as for the others.
+    pub(crate) jobs_kept: Duration,
+    /// How long a run stays after its end.
+    pub(crate) runs_kept: Duration,
+    /// How long a room that was made by hand is listed.
+    pub(crate) rooms_kept: Duration,
 }
 
 /// Whose webhooks are taken.
@@ -376,6 +384,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         limits,
         rooms,
         presence,
+        forget,
         store,
         github,
         log,
@@ -454,6 +463,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         },
         auth,
         policies,
+        filters_per_room_max: rooms.filters_max,
         presence: presence_settings(&presence)?,
         store,
         rest: RestLimits {
@@ -461,6 +471,9 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             body_timeout: nonzero("rest.body_timeout", &rest.body_timeout)?,
             batch_events_max: at_least("rest.batch_events_max", rest.batch_events_max, 1)?,
             rooms_per_event_max: at_least("rest.rooms_per_event_max", rest.rooms_per_event_max, 1)?,
+            jobs_kept: duration("forget.jobs", &forget.jobs)?,
+            runs_kept: duration("forget.runs", &forget.runs)?,
+            rooms_kept: duration("forget.rooms", &forget.rooms)?,
         },
         github: github_settings(github)?,
         tools,

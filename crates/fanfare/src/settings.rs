@@ -260,6 +260,9 @@ settings! {
         bytes_max: u64 = 16_777_216,
         /// Age at which an event leaves the log.
         age_max: String = "7d".into(),
+        /// Different filters through which one room may be watched; each of its events is compared with each. A further
+        /// one is refused with `too_many`. Higher: busy rooms cost more.
+        filters_max: usize = 100,
         /// `global`, where everybody is.
         global: RawPolicy = RawPolicy::default(),
         /// `user:<id>`, where that user's sockets are.
@@ -309,6 +312,18 @@ settings! {
         /// How long an agent may be without a socket before that is told. Lower: reconnecting shows. Higher: one that
         /// broke down seems to live on. "0s": it is told at once.
         agent_grace: String = "10s".into(),
+    }
+
+    /// What goes by itself once it is over, so that a server does not grow for ever. Events of rooms go by `rooms.age_max`,
+    /// `rooms.events_max` and `rooms.bytes_max`. "0s": never.
+    forget: Forget {
+        /// How long a job stays after its end. Holds for jobs that are made from then on. Lower: who asks late finds
+        /// nothing. Higher: the database grows.
+        jobs: String = "30d".into(),
+        /// How long a run stays after its end. Holds for runs that are started from then on.
+        runs: String = "30d".into(),
+        /// How long a room that was made by `POST /api/v1/rooms` is listed after it was last asked for.
+        rooms: String = "30d".into(),
     }
 
     /// Where logs and records are kept.

@@ -420,11 +420,7 @@ impl<K: Ord + Clone> Presence<K> {
     /// Who is in a room.
     #[must_use]
     pub fn crowd(&self, room: &RoomName) -> Crowd<'_, K> {
-        Crowd {
-            present: self.rooms.get(room),
-            sockets: &self.sockets,
-            named_max: self.limits.named_max,
-        }
+        Crowd { present: self.rooms.get(room), sockets: &self.sockets, named_max: self.limits.named_max }
     }
 
     /// The rooms of a socket in which it was said to be; nothing if it is not there.

@@ -88,7 +88,11 @@ fn large_rooms_are_counted_now_and_then() {
     assert_eq!(presence.handle_timeout(at(5)), [counted(99)]);
     assert_eq!(presence.poll_deadline(), None);
     for socket in 3..100 {
-        assert_eq!(presence.handle_gone(at(6), &socket), [], "nobody was named, so nobody is told to have left");
+        assert_eq!(
+            presence.handle_gone(at(6), &socket),
+            [],
+            "nobody was named, so nobody is told to have left"
+        );
     }
     assert_eq!(presence.handle_timeout(at(10)), [counted(2)]);
     let left = Change::Left { room: tasks.clone(), user: "u2".into(), users: 1, connections: 1 };

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{audit, now};
 use crate::codes::Fault;
 use crate::limits::Seat;
-use crate::realtime::Turns;
+use crate::realtime::{Standings, Turns};
 
 /// Longest sleep before the clock is looked at again: it may be set, and a machine may have slept.
 const SLEEP_MAX: Duration = Duration::from_secs(60);
@@ -28,6 +28,8 @@ pub(crate) struct Identity {
     is_watched: AtomicBool,
     /// The order of its commands, which outlives the principal.
     pub(crate) turns: Turns,
+    /// As what it is in rooms.
+    pub(crate) standings: Standings,
     /// Its place among its user's sockets.
     seat: OnceLock<Seat>,
 }
@@ -39,6 +41,7 @@ impl Identity {
             principal: watch::Sender::new(Arc::new(principal)),
             is_watched: AtomicBool::new(false),
             turns: Turns::default(),
+            standings: Standings::default(),
             seat: OnceLock::new(),
         }
     }

@@ -7,6 +7,8 @@ use hub::room::{RoomKind, RoomName};
 use hub::store::Placed;
 use serde_json::value::RawValue;
 
+use crate::filters::Filters;
+
 /// The namespaces that share the rooms.
 pub(crate) const ROOM_NAMESPACES: [&str; 2] = ["/", "/ws"];
 
@@ -19,6 +21,10 @@ pub(super) struct Delivery<'a> {
     /// Sockets that do not get it, by room or id.
     pub(super) except: &'a [RoomName],
     pub(super) is_volatile: bool,
+    /// Not for those who come back later.
+    pub(super) is_transient: bool,
+    /// Who wants what of these rooms.
+    pub(super) filters: &'a Filters,
     /// `None`: it is not kept.
     pub(super) order: Option<u64>,
 }
@@ -50,27 +56,33 @@ async fn send_to_rooms(everyone: &Broadcaster, delivery: &Delivery<'_>) {
     let position = |room: &RoomName| {
         delivery.placed.iter().find(|placed| placed.room == *room).and_then(|placed| placed.position)
     };
+    // Where the members of each room are that want it.
+    let reach = delivery.filters.reach(event, delivery.rooms);
     if event.shape == Shape::Flat {
-        let members = everyone.to(names(delivery.rooms));
+        let members = everyone.to(reach.concat());
         if members.is_wanted() {
             emit(&members, event, &event.data).await;
         }
         return;
     }
     // The dashboard mirrors: it shows an event as the room has it where that belongs.
-    let (mirrors, mains): (Vec<&RoomName>, Vec<&RoomName>) = delivery
+    let (mirrors, mains): (Vec<_>, Vec<_>) = delivery
         .rooms
         .iter()
-        .partition(|room| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
-    for (nth, room) in mains.iter().enumerate() {
-        let mut members = everyone.clone().to(room.as_str());
+        .zip(&reach)
+        .partition(|(room, _)| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
+    let mut told: Vec<&str> =
+        mirrors.iter().flat_map(|(_, names)| names.iter()).map(|name| &**name).collect();
+    for (nth, (room, names)) in mains.into_iter().enumerate() {
+        let names = names.iter().map(|name| &**name);
+        let mut members = everyone.clone().to(names.clone().collect::<Vec<_>>());
         if nth == 0 {
-            members = members.to(mirrors.iter().map(|room| room.as_str()).collect::<Vec<_>>());
+            members = members.to(&told[..]);
         } else {
             // Those who are in an earlier one, or in a mirror, have it already.
-            members = members
-                .except(mains[..nth].iter().chain(&mirrors).map(|room| room.as_str()).collect::<Vec<_>>());
+            members = members.except(&told[..]);
         }
+        told.extend(names);
         if members.is_wanted() {
             emit(&members, event, &event.argument(Some(room), position(room))).await;
         }
@@ -78,11 +90,12 @@ async fn send_to_rooms(everyone: &Broadcaster, delivery: &Delivery<'_>) {
 }
 
 fn flagged(broadcaster: Broadcaster, delivery: &Delivery<'_>) -> Broadcaster {
-    let broadcaster = broadcaster.except(names(delivery.except));
+    let broadcaster = broadcaster.except(delivery.filters.names_of(delivery.except));
     let broadcaster = match delivery.order {
         Some(order) => broadcaster.order(order),
         None => broadcaster,
     };
+    let broadcaster = if delivery.is_transient { broadcaster.transient() } else { broadcaster };
     if delivery.is_volatile { broadcaster.volatile() } else { broadcaster }
 }
 

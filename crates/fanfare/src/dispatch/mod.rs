@@ -19,6 +19,7 @@ pub(crate) use turn::position_json;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use engine::{RestoreRequest, Server, Sid, Socket};
 use hub::event::{EventId, Position};
@@ -32,6 +33,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::auth::Identity;
 use crate::codes::{Code, Fault};
+use crate::filters::{Channel, Filters};
 
 /// Operations that may wait, and events in them. 16,384: at 100,000 a second, what comes in the time of a slow disk's flush; beyond it
 /// publishers are told to try again.
@@ -65,7 +67,8 @@ pub(crate) type Rule =
     Box<dyn FnMut(Option<&Record>, Timestamp) -> Result<Decision, hub::fault::Fault> + Send + Sync>;
 
 /// What is done when a record's time has come.
-pub(crate) type DueRule = fn(&Record, Timestamp) -> Result<Decision, hub::fault::Fault>;
+pub(crate) type DueRule =
+    Arc<dyn Fn(&Record, Timestamp) -> Result<Decision, hub::fault::Fault> + Send + Sync>;
 
 /// What an operation has come to.
 #[derive(Clone, Debug)]
@@ -114,12 +117,35 @@ pub(super) enum Operation {
 /// A socket that is given its place among the watchers.
 pub(super) enum Attachment {
     /// It joins a room, after what the log has for it.
-    Join { socket: Socket, room: RoomName, replay: Replay, reply: oneshot::Sender<Result<Attached, Fault>> },
+    Join {
+        socket: Socket,
+        room: RoomName,
+        /// What it wants of the room, if not all.
+        channel: Option<Arc<Channel>>,
+        replay: Replay,
+        reply: oneshot::Sender<Result<Attached, Fault>>,
+    },
     /// It comes back.
     Restore(Box<Returning>),
 }
 
-/// A socket that comes back from what is kept of it.
+/// A socket that asks to come back from what is kept of it.
+pub(crate) struct Asking {
+    /// The peer that waits.
+    pub(crate) request: RestoreRequest,
+    /// Its public id.
+    pub(crate) sid: Sid,
+    /// Its rooms, each with the order up to which nothing in it is for the socket.
+    pub(crate) rooms: Vec<(RoomName, u64)>,
+    /// The rooms of which it wants only a part.
+    pub(crate) channels: HashMap<RoomName, Arc<Channel>>,
+    /// The order up to which it has everything.
+    pub(crate) order: u64,
+    /// What goes along with it.
+    pub(crate) state: Arc<Identity>,
+}
+
+/// The same with its place in the order.
 pub(crate) struct Returning {
     /// The peer that waits.
     pub(crate) request: RestoreRequest,
@@ -127,6 +153,8 @@ pub(crate) struct Returning {
     pub(crate) sid: Sid,
     /// Its rooms, each with the order up to which nothing in it is for the socket.
     pub(crate) rooms: Vec<(RoomName, u64)>,
+    /// The rooms of which it wants only a part.
+    pub(crate) channels: HashMap<RoomName, Arc<Channel>>,
     /// The order up to which it has everything.
     pub(crate) order: u64,
     /// What goes along with it.
@@ -136,8 +164,16 @@ pub(crate) struct Returning {
 
 impl Returning {
     /// Whether an event of a room is one that the socket missed.
-    pub(super) fn has_missed(&self, room: &RoomName, order: u64) -> bool {
-        order > self.order && self.rooms.iter().any(|(own, since)| own == room && order > *since)
+    pub(super) fn has_missed(&self, Kept { room, order, event, .. }: &Kept) -> bool {
+        *order > self.order
+            && self.rooms.iter().any(|(own, since)| own == room && order > since)
+            && self.channels.get(room).is_none_or(|channel| channel.lets_pass(event))
+    }
+
+    /// The engine's rooms that it comes back to.
+    pub(super) fn names(&self) -> Vec<String> {
+        let name = |room| self.channels.get(room).map_or(RoomName::as_str(room), |channel| channel.name());
+        self.rooms.iter().map(|(room, _)| name(room).to_owned()).collect()
     }
 }
 
@@ -146,6 +182,9 @@ pub(super) struct Shared {
     pub(super) server: Server,
     pub(super) store: Arc<dyn Store>,
     pub(super) policies: Arc<Policies>,
+    pub(super) filters: Filters,
+    /// How long a lost socket may come back.
+    pub(super) away_max: Duration,
     /// The newest order that has been sent out.
     pub(super) sent_order: AtomicU64,
     /// Whether the last commit failed.
@@ -183,6 +222,8 @@ impl Dispatcher {
         server: Server,
         store: Arc<dyn Store>,
         policies: Arc<Policies>,
+        filters: Filters,
+        away_max: Duration,
         due_rules: Vec<(RecordKind, DueRule)>,
     ) -> Self {
         let (operations, waiting) = mpsc::channel(OPERATIONS_MAX);
@@ -190,6 +231,8 @@ impl Dispatcher {
             server,
             store,
             policies,
+            filters,
+            away_max,
             sent_order: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
             due_rules,
@@ -256,10 +299,11 @@ impl Dispatcher {
         &self,
         socket: Socket,
         room: RoomName,
+        channel: Option<Arc<Channel>>,
         replay: Replay,
     ) -> Result<Attached, Fault> {
         let (reply, outcome) = oneshot::channel();
-        let joining = Attachment::Join { socket, room, replay, reply };
+        let joining = Attachment::Join { socket, room, channel, replay, reply };
         self.operations.send(Operation::Attach(joining)).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
     }
@@ -280,16 +324,10 @@ impl Dispatcher {
     ///
     /// # Errors
     /// Some of what it missed is gone, or the peer is.
-    pub(crate) async fn restore(
-        &self,
-        request: RestoreRequest,
-        sid: Sid,
-        rooms: Vec<(RoomName, u64)>,
-        order: u64,
-        state: Arc<Identity>,
-    ) -> Result<(), Fault> {
+    pub(crate) async fn restore(&self, asking: Asking) -> Result<(), Fault> {
         let (reply, outcome) = oneshot::channel();
-        let returning = Returning { request, sid, rooms, order, state, reply };
+        let Asking { request, sid, rooms, channels, order, state } = asking;
+        let returning = Returning { request, sid, rooms, channels, order, state, reply };
         let returning = Attachment::Restore(Box::new(returning));
         self.operations.send(Operation::Attach(returning)).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
@@ -298,6 +336,11 @@ impl Dispatcher {
     /// The store, for whoever reads.
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
+    }
+
+    /// Who wants what of rooms.
+    pub(crate) fn filters(&self) -> &Filters {
+        &self.shared.filters
     }
 
     /// What holds for rooms.

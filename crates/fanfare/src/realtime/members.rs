@@ -5,7 +5,7 @@
 //! goes when the socket cannot come back any more. It is found by a digest of the secret that its peer shows, so that
 //! whoever reads the database cannot become anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use hub::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Hub;
+use super::{Hub, Standing};
 use crate::auth::{Identity, principal_of};
 use crate::codes::Fault;
-use crate::dispatch::{Rule, record_rule};
+use crate::dispatch::{Asking, Rule, record_rule};
 use crate::event::now;
 
 /// Time that a record stays after its socket was lost, beyond what the peer has to come back: clocks of both differ, and
@@ -44,6 +44,9 @@ pub(crate) struct Member {
     is_agent: bool,
     /// Its rooms, each with the newest order that had been sent out before it joined.
     pub(crate) rooms: BTreeMap<Box<str>, u64>,
+    /// As what it is in them, where that is not the usual.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    standings: BTreeMap<Box<str>, Standing>,
     created_at: Timestamp,
     /// When the process began that it is connected to, or was.
     began_at: Timestamp,
@@ -115,6 +118,7 @@ impl Hub {
             session: principal.session.clone(),
             is_agent: principal.kind == PrincipalKind::Agent,
             rooms: rooms.iter().map(|room| (room.as_str().into(), order)).collect(),
+            standings: BTreeMap::new(),
             created_at: now(),
             began_at: self.began_at,
             gone_at: None,
@@ -135,11 +139,17 @@ impl Hub {
     /// there again after a crash.
     pub(super) async fn remember_join(&self, socket: &Socket, room: &RoomName) -> Result<(), Fault> {
         let Some(secret) = socket.recovery_id() else { return Ok(()) };
+        let standing = socket.state::<Identity>().map(|identity| identity.standings.of(room));
+        let standing = standing.filter(|standing| *standing != Standing::default());
         let (room, order): (Box<str>, u64) = (room.as_str().into(), self.dispatcher().sent_order());
         let rule = record_rule::<Member, _, _>(
             move |present, _| {
                 Ok(change(present, |member| {
                     member.rooms.entry(room.clone()).or_insert(order);
+                    match &standing {
+                        Some(standing) => member.standings.insert(room.clone(), standing.clone()),
+                        None => member.standings.remove(&room),
+                    };
                 }))
             },
             |_| Value::Null,
@@ -155,6 +165,7 @@ impl Hub {
             move |present, _| {
                 Ok(change(present, |member| {
                     member.rooms.remove(&room);
+                    member.standings.remove(&room);
                 }))
             },
             |_| Value::Null,
@@ -207,7 +218,20 @@ impl Hub {
         let oldest = rooms.iter().map(|(_, since)| *since).min().unwrap_or_else(|| dispatcher.sent_order());
         let order = request.order().unwrap_or(oldest);
         let identity = Arc::new(Identity::new(member.principal()));
-        if let Err(fault) = dispatcher.restore(request, sid, rooms, order, identity).await {
+        let mut channels = HashMap::new();
+        for (room, standing) in &member.standings {
+            let Ok(room) = RoomName::parse(&**room) else { continue };
+            let mut standing = standing.clone();
+            if let Some(filter) = &standing.filter {
+                // Without its filter it would get what it did not ask for.
+                let Ok(channel) = dispatcher.filters().open(&room, filter) else { return request.refuse() };
+                channels.insert(room.clone(), channel.clone());
+                standing.channel = Some(channel);
+            }
+            identity.standings.set(room, standing);
+        }
+        let asking = Asking { request, sid, rooms, channels, order, state: identity };
+        if let Err(fault) = dispatcher.restore(asking).await {
             tracing::debug!(
                 code = fault.code.as_str(),
                 message = fault.message,
