@@ -54,6 +54,15 @@ impl std::fmt::Display for JoinFault {
 
 impl std::error::Error for JoinFault {}
 
+/// What a socket that is recovered gets back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comeback {
+    /// Its ids and rooms, and what it missed.
+    Whole,
+    /// Nothing.
+    Afresh,
+}
+
 impl Shard {
     /// A peer asks for a namespace: the application decides.
     pub(crate) fn begin_connect(
@@ -154,6 +163,16 @@ impl Shard {
     /// Missed events of a recovered socket are queued first, then the CONNECT packet; what the application emits
     /// comes after both.
     pub fn accept(&mut self, socket: SocketKey) -> Option<Accepted> {
+        self.accept_as(socket, Comeback::Whole)
+    }
+
+    /// As [`Shard::accept`], but whoever came to be recovered begins anew, under new ids, in no rooms, and is given nothing
+    /// of what it missed: the application knows that it must not have all of that any more.
+    pub fn accept_afresh(&mut self, socket: SocketKey) -> Option<Accepted> {
+        self.accept_as(socket, Comeback::Afresh)
+    }
+
+    fn accept_as(&mut self, socket: SocketKey, comeback: Comeback) -> Option<Accepted> {
         let entry = self.sockets.get_mut(socket)?;
         // Nobody has been asked yet whether this one may connect, while it is claimed or restored.
         if matches!(&entry.state, State::Connecting(connecting) if connecting.shown.is_some()) {
@@ -167,11 +186,11 @@ impl Shard {
         let recovered = match connecting.resume {
             Some(resume) => {
                 self.refresh_members(socket);
-                if self.replay(socket, resume) {
+                if comeback == Comeback::Whole && self.replay(socket, resume) {
                     self.counters.sockets_recovered += 1;
                     true
                 } else {
-                    // Too much was missed to queue it: begin anew, under new ids, with no rooms.
+                    // Too much was missed to queue it, or it may not have it: begin anew, under new ids, with no rooms.
                     self.counters.recoveries_refused += 1;
                     self.start_over(socket);
                     false

@@ -40,12 +40,21 @@ pub struct BroadcastId(pub NonZeroU64);
 pub struct Flags {
     /// Skip recipients whose transport cannot take it right now; never replayed.
     pub volatile: bool,
+    /// Sent as any other, but never replayed: whoever is away has missed it, and is not told. For what is of no use later.
+    pub transient: bool,
     /// Never compress.
     pub uncompressed: bool,
     /// For this node's sockets only. A shard knows no other nodes: the flag is for those who carry broadcasts on.
     pub local: bool,
     /// Its place among the application's own numbers.
     pub order: Order,
+}
+
+impl Flags {
+    /// Whether it may be asked for again.
+    pub(crate) const fn is_stored(self) -> bool {
+        !self.volatile && !self.transient
+    }
 }
 
 /// Where an event stands in the numbers that an application gives to what it sends, from 1. It sends in that order, all
@@ -142,7 +151,7 @@ impl Shard {
             return Err(EmitFault::NotConnected);
         }
         let (session, namespace, gets_offsets) = (entry.session, entry.namespace, entry.gets_offsets());
-        let is_stored = gets_offsets && !flags.volatile && ack.is_none();
+        let is_stored = gets_offsets && flags.is_stored() && ack.is_none();
         if is_away && !is_stored {
             return Err(EmitFault::NotConnected);
         }
@@ -280,7 +289,7 @@ impl Shard {
             self.push_slot(session, message);
         }
         self.counters.events_out += sent as u64;
-        if is_recoverable_for_any && !flags.volatile && ack.is_none() && self.log.is_some() {
+        if is_recoverable_for_any && flags.is_stored() && ack.is_none() && self.log.is_some() {
             let message = self.encode_with_offset(&mut encoding);
             let seq = self.log.as_ref().map_or(0, Log::next_seq) as u32;
             for name in target.rooms.iter().chain(&target.except) {
@@ -465,10 +474,10 @@ impl Shard {
         flags: Flags,
         ack_id: Option<u64>,
     ) -> Encoding<'a> {
-        // A volatile event repeats the newest offset: whatever its last argument is, the peer does not take it for
+        // An event that is not stored repeats the newest offset: whatever its last argument is, the peer does not take it for
         // an offset, and loses nothing when it comes back.
         let offset = match (&self.log, ack_id) {
-            (Some(log), None) if flags.volatile => Some((log.next_seq() - 1, log.number_of(flags.order))),
+            (Some(log), None) if !flags.is_stored() => Some((log.next_seq() - 1, log.number_of(flags.order))),
             (Some(log), None) => Some((log.next_seq(), log.number_of(flags.order))),
             (Some(_), Some(_)) | (None, _) => None,
         };

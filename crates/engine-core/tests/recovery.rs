@@ -272,6 +272,26 @@ fn volatile_events_are_not_replayed_and_do_not_spoil_the_offset() {
 }
 
 #[test]
+fn transient_events_reach_everybody_who_is_there_and_nobody_later() {
+    check_open(&format!(
+        r#"
+        ! emit a seen [1]
+        a < 42["seen",1,"*"]
+        ! emit a now [2] transient
+        a < 42["now",2,"*"]
+        ! cast / now [3] transient
+        a < 42["now",3,"*"]
+        a > CUT
+        ! cast / now [4] transient
+        ! emit a m [5]
+        {BACK}
+        a < 42["m",5,"*"]
+        a < 40{{"sid":"$sid","pid":"$pid"}}
+        "#
+    ));
+}
+
+#[test]
 fn emits_with_ack_carry_no_offset_and_are_not_replayed() {
     check_open(&format!(
         r#"
@@ -504,6 +524,31 @@ fn rooms_joined_later_bring_no_earlier_events() {
         c < 40{{"sid":"$a.sid","pid":"$a.pid"}}
         "#
     ));
+}
+
+#[test]
+fn whoever_is_accepted_afresh_has_nothing_of_what_was() {
+    check_open(
+        r#"
+        a > 40/later,
+        ! accept a/later
+        a < 40/later,{"sid":"*","pid":"*"}
+        ! join a/later r
+        a > CUT
+        ! cast /later to=r m [1]
+        a > NEW
+        a > WS
+        a < 0*
+        a > 40/later,{"pid":"$pid"}
+        ? connect a/later * recovering
+        ! afresh a/later
+        ? accepted a/later
+        a < 40/later,{"sid":"*","pid":"*"}
+        ! cast /later to=r m [2]
+        ! emit a/later m [3]
+        a < 42/later,["m",3,"*"]
+        "#,
+    );
 }
 
 #[test]

@@ -58,6 +58,13 @@ impl Broadcaster {
         self
     }
 
+    /// Sends it as any other event, but never replays it: for what is of no use to whoever comes back later.
+    #[must_use]
+    pub fn transient(mut self) -> Self {
+        self.flags.transient = true;
+        self
+    }
+
     /// Keeps it to the sockets of this node. A server that is not part of a cluster has no others.
     #[must_use]
     pub fn local(mut self) -> Self {

@@ -818,6 +818,7 @@ impl ShardState {
             handshake: handshake.clone(),
             kept,
             recovered: false.into(),
+            is_afresh: false.into(),
         });
         let skips = recovering && self.server.recovery_skips_middlewares;
         let entry = Entry {
@@ -872,7 +873,12 @@ impl ShardState {
                 }
             }
             Ok(()) => {
-                let Some(accepted) = self.core.accept(socket) else { return };
+                let is_afresh = self.entry(socket).is_some_and(|entry| {
+                    entry.socket.shared.is_afresh.load(std::sync::atomic::Ordering::Relaxed)
+                });
+                let accepted =
+                    if is_afresh { self.core.accept_afresh(socket) } else { self.core.accept(socket) };
+                let Some(accepted) = accepted else { return };
                 let Some(Some(entry)) = self.sockets.get_mut(socket.slot()) else { return };
                 entry.is_connected = true;
                 let _ = entry.socket.shared.sid.set(accepted.sid);

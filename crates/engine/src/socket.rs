@@ -36,6 +36,8 @@ pub(crate) struct SocketShared {
     pub(crate) handshake: Arc<Handshake>,
     pub(crate) kept: Arc<Kept>,
     pub(crate) recovered: std::sync::atomic::AtomicBool,
+    /// A middleware has decided that it begins anew.
+    pub(crate) is_afresh: std::sync::atomic::AtomicBool,
 }
 
 /// What goes along when a lost socket is recovered.
@@ -436,6 +438,28 @@ impl ConnectRequest {
     #[must_use]
     pub fn is_recovering(&self) -> bool {
         self.recovering
+    }
+
+    /// The rooms that a recovering socket will have back, its own left out; none for one that is new.
+    pub async fn rooms(&self) -> Vec<String> {
+        if !self.recovering {
+            return Vec::new();
+        }
+        let (to, answer) = oneshot::channel();
+        let key = self.shared.key;
+        let call = Mail::Call(Box::new(move |shard: &mut crate::shard::ShardState| {
+            let _ = to.send(shard.core.rooms_of(key).iter().map(ToString::to_string).collect());
+        }));
+        if self.shared.port.send_waiting(call).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    /// Lets a recovering socket in as if it were new: under new ids, in no rooms, without what it missed. For whoever may
+    /// not have all of it any more. It keeps its state and data, and [`Socket::recovered`] is `false`.
+    pub fn start_over(&self) {
+        self.shared.is_afresh.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The state that a recovering socket brings.

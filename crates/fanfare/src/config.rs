@@ -6,10 +6,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hub::presence::PresenceLimits;
 use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
 use crate::limits::LimitsConfig;
+use crate::realtime::PresenceConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
 /// The file that is read if no other is named and it is there.
@@ -52,6 +54,10 @@ pub(crate) struct Config {
     pub(crate) auth: AuthConfig,
     /// What holds for rooms.
     pub(crate) policies: hub::policy::Policies,
+    /// Different filters through which one room may be watched.
+    pub(crate) filters_per_room_max: usize,
+    /// What is told of who is there.
+    pub(crate) presence: PresenceConfig,
     /// Where logs and records are kept.
     pub(crate) store: store_sqlite::Options,
     /// Bounds of the HTTP interface.
@@ -118,6 +124,12 @@ pub(crate) struct RestLimits {
     pub(crate) batch_events_max: usize,
     /// Rooms of one event.
     pub(crate) rooms_per_event_max: usize,
+    /// How long a job stays after its end; zero is for ever, as for the others.
+    pub(crate) jobs_kept: Duration,
+    /// How long a run stays after its end.
+    pub(crate) runs_kept: Duration,
+    /// How long a room that was made by hand is listed.
+    pub(crate) rooms_kept: Duration,
 }
 
 /// Whose webhooks are taken.
@@ -371,6 +383,8 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         auth,
         limits,
         rooms,
+        presence,
+        forget,
         store,
         github,
         log,
@@ -449,12 +463,17 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         },
         auth,
         policies,
+        filters_per_room_max: rooms.filters_max,
+        presence: presence_settings(&presence)?,
         store,
         rest: RestLimits {
             body_bytes_max: at_least("rest.body_bytes_max", rest.body_bytes_max, 1)?,
             body_timeout: nonzero("rest.body_timeout", &rest.body_timeout)?,
             batch_events_max: at_least("rest.batch_events_max", rest.batch_events_max, 1)?,
             rooms_per_event_max: at_least("rest.rooms_per_event_max", rest.rooms_per_event_max, 1)?,
+            jobs_kept: duration("forget.jobs", &forget.jobs)?,
+            runs_kept: duration("forget.runs", &forget.runs)?,
+            rooms_kept: duration("forget.rooms", &forget.rooms)?,
         },
         github: github_settings(github)?,
         tools,
@@ -474,6 +493,16 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             other => return Err(format!("log.format is pretty or json, not `{other}`")),
         },
     })
+}
+
+fn presence_settings(presence: &settings::PresenceSettings) -> Result<PresenceConfig, String> {
+    let limits = PresenceLimits {
+        grace: duration("presence.grace", &presence.grace)?,
+        named_max: presence.named_max,
+        count_interval: nonzero("presence.count_interval", &presence.count_interval)?,
+        ..PresenceLimits::default()
+    };
+    Ok(PresenceConfig { limits, agent_grace: duration("presence.agent_grace", &presence.agent_grace)? })
 }
 
 fn github_settings(github: settings::GithubSettings) -> Result<Option<Github>, String> {

@@ -8,6 +8,7 @@ use hub::json::Json;
 use hub::outgoing::Outgoing;
 use hub::room::{RoomKind, RoomName};
 use hub::schema;
+use hub::seconds::Seconds;
 use hub::template::{Template, TemplateLimits};
 use hub::time::Timestamp;
 use serde::Deserialize;
@@ -44,6 +45,7 @@ struct RawPublication {
     except: Vec<String>,
     #[serde(default)]
     volatile: bool,
+    ttl: Option<Seconds>,
     deliver_at: Option<String>,
     template: Option<String>,
     idempotency_key: Option<String>,
@@ -73,6 +75,7 @@ pub(crate) struct Draft {
     target: Option<(Audience, Vec<RoomName>)>,
     except: Vec<RoomName>,
     volatile: bool,
+    ttl: Option<Seconds>,
     deliver_at: Option<Timestamp>,
 }
 
@@ -100,6 +103,9 @@ impl Draft {
             let len = key.len();
             let bounds = format!("idempotency_key of {len} bytes; it has 1 to {IDEMPOTENCY_KEY_BYTES_MAX}");
             return Err(Fault::new(Code::BadRequest, bounds));
+        }
+        if raw.ttl.is_some_and(|ttl| ttl.span().is_zero()) {
+            return Err(Fault::new(Code::BadRequest, "`ttl` is a number of seconds greater than 0"));
         }
         let target = |complaint: &str| Fault::new(Code::BadTarget, complaint);
         if raw.room.is_some() && raw.rooms.is_some() {
@@ -148,6 +154,7 @@ impl Draft {
             target: is_named.then_some((audience, rooms)),
             except: raw.except.into_iter().map(RoomName::parse).collect::<Result<_, _>>()?,
             volatile: raw.volatile,
+            ttl: raw.ttl,
             deliver_at: raw.deliver_at.as_deref().map(moment).transpose()?,
         })
     }
@@ -166,7 +173,8 @@ impl Draft {
     /// [`Code::BadTarget`] if nothing says where a custom event goes, [`Code::BadEventName`] for one that is not for
     /// publishers.
     pub(crate) fn complete(self, template: Option<&Template>) -> Result<Publication, Fault> {
-        let Self { template: _, idempotency_key, event, data, target, except, volatile, deliver_at } = self;
+        let Self { template: _, idempotency_key, event, data, target, except, volatile, ttl, deliver_at } =
+            self;
         let (name, data) = match template {
             None => (event.unwrap_or_default(), data),
             Some(template) => {
@@ -185,7 +193,7 @@ impl Draft {
             }
         };
         check_name(&name)?;
-        let outgoing = Outgoing { except, volatile, ..checked(name, data, target)? };
+        let outgoing = Outgoing { except, volatile, ttl, ..checked(name, data, target)? };
         Ok(Publication { outgoing, deliver_at, idempotency_key })
     }
 }
@@ -233,6 +241,7 @@ pub(crate) fn checked(
         except: Vec::new(),
         key,
         volatile: false,
+        ttl: None,
     })
 }
 
@@ -350,6 +359,8 @@ mod tests {
         let deep = format!(r#"{{"event":"e","room":"r","data":{}{}}}"#, "[".repeat(61), "]".repeat(61));
         refused(&deep, Code::DataTooDeep);
         refused(r#"{"event":"e","room":"r","deliver_at":"tomorrow"}"#, Code::BadRequest);
+        refused(r#"{"event":"e","room":"r","ttl":0}"#, Code::BadRequest);
+        refused(r#"{"event":"e","room":"r","ttl":-1}"#, Code::BadRequest);
         refused(r#"{"event":"join_room","room":"r","data":{"room":"a"}}"#, Code::BadEventName);
         refused(r#"{"event":"agent_status","data":{"job_id":"j","status":"asleep"}}"#, Code::BadPayload);
         refused(r#"{"event":"agent_status","room":"r"}"#, Code::BadPayload);

@@ -9,6 +9,7 @@ mod codes;
 mod config;
 mod dispatch;
 mod event;
+mod filters;
 mod limits;
 mod logs;
 mod realtime;

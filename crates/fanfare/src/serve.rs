@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use engine::{Server, Serving};
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::auth::Authenticator;
 use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, due_rule};
+use crate::filters::Filters;
 use crate::limits::Limits;
 use crate::realtime::{self, Hub, Member};
 use crate::rest::{self, App};
@@ -44,31 +46,67 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let tools = tools::Tools::new(config.tools.clone(), tokio::runtime::Handle::current())?;
     let limits = Limits::new(&config.limits);
     tokio::spawn(limits.clone().sweep());
-    let hub = Arc::new(Hub::new(tally.clone(), limits, auth.clone(), &config.engine, tools));
+    let hub =
+        Arc::new(Hub::new(tally.clone(), limits, auth.clone(), &config.engine, &config.presence, tools));
     let server = build(&config, &hub).context("the engine could not start")?;
     let policies = Arc::new(config.policies.clone());
     let store = Arc::new(SqliteStore::open(config.store.clone())?);
+    let postman = Arc::downgrade(&hub);
     let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
-        (hub::store::RecordKind::Job, |record, now| Ok(due_rule(record, now, hub::job::due))),
-        (Member::KIND, |record, now| Ok(due_rule(record, now, realtime::due))),
-        (hub::notification::Inbox::KIND, |record, now| {
-            Ok(due_rule(record, now, |inbox, now| {
-                hub::notification::due(inbox, now, &hub::notification::NotificationLimits::default())
-            }))
-        }),
-        (hub::store::RecordKind::Revocation, |record, now| {
-            Ok(due_rule(record, now, crate::auth::revocation_due))
-        }),
-        (hub::store::RecordKind::Schedule, |record, now| Ok(due_rule(record, now, hub::schedule::due))),
+        (hub::store::RecordKind::Job, Arc::new(|record, now| Ok(due_rule(record, now, hub::job::due)))),
+        (hub::agent::Agent::KIND, Arc::new(|record, now| Ok(due_rule(record, now, hub::agent::due)))),
+        (
+            hub::made_room::MadeRoom::KIND,
+            Arc::new(|record, now| Ok(due_rule(record, now, hub::made_room::due))),
+        ),
+        (hub::run::Run::KIND, Arc::new(|record, now| Ok(due_rule(record, now, hub::run::due)))),
+        (Member::KIND, Arc::new(|record, now| Ok(due_rule(record, now, realtime::due)))),
+        (
+            hub::notification::Inbox::KIND,
+            Arc::new(|record, now| {
+                Ok(due_rule(record, now, |inbox, now| {
+                    hub::notification::due(inbox, now, &hub::notification::NotificationLimits::default())
+                }))
+            }),
+        ),
+        (
+            hub::store::RecordKind::Revocation,
+            Arc::new(|record, now| Ok(due_rule(record, now, crate::auth::revocation_due))),
+        ),
+        (
+            hub::store::RecordKind::Schedule,
+            Arc::new(move |record, now| {
+                if let Some(hub) = postman.upgrade() {
+                    hub.deliver_letter(record, now);
+                }
+                Ok(due_rule(record, now, hub::schedule::due))
+            }),
+        ),
     ];
     auth.recall(&*store).await.context("what was revoked cannot be known")?;
-    let dispatcher =
-        Dispatcher::start(server.clone(), store.clone(), policies, config.engine.outbox_bytes_max, due_rules);
+    let dispatcher = {
+        let filters = Filters::new(config.filters_per_room_max);
+        let away_max =
+            config.engine.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.disconnection_max);
+        let outbox_bytes_max = config.engine.outbox_bytes_max;
+        Dispatcher::start(
+            server.clone(),
+            store.clone(),
+            policies,
+            filters,
+            outbox_bytes_max,
+            away_max,
+            due_rules,
+        )
+    };
     hub.run_on(server.clone(), dispatcher);
     tokio::spawn({
         let hub = hub.clone();
         async move { hub.expect_back().await }
     });
+    tokio::spawn(hub.clone().watch_presence());
+    tokio::spawn(hub.clone().sweep_filters());
+    tokio::spawn(hub.clone().watch_store());
     let app = App {
         server: server.clone(),
         hub,
@@ -80,6 +118,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         rates: Arc::default(),
         github: Arc::new(config.github.clone()),
         schedules: Arc::default(),
+        made_rooms: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
         port: Arc::default(),
     };
@@ -98,6 +137,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         _ = terminate.recv() => "SIGTERM",
     };
     app.is_ready.store(false, Ordering::Relaxed);
+    app.hub.tell_system(hub::admin::SystemNews::Stopping);
     tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
     tokio::select! {
         () = server.shutdown(config.drain) => tracing::info!("stopped"),

@@ -251,7 +251,8 @@ settings! {
 
     /// Rooms: what holds for each kind. A kind is a table with any of: `join` and `publish` ("everyone", "owner",
     /// "granted", `role:<name>` or "nobody"), `delivery` ("log", "latest" or "volatile"), `presence` (true or false),
-    /// and `events_max`, `bytes_max`, `age_max`. What is left out has the default of its kind.
+    /// and `events_max`, `bytes_max`, `age_max`. What is left out has the default of its kind: presence is told in
+    /// `admin`, in rooms of a project, agent, job or run, and in rooms of other names.
     rooms: Rooms {
         /// Events kept of one room's log. When more come, the oldest go.
         events_max: u64 = 10_000,
@@ -259,6 +260,9 @@ settings! {
         bytes_max: u64 = 16_777_216,
         /// Age at which an event leaves the log.
         age_max: String = "7d".into(),
+        /// Different filters through which one room may be watched; each of its events is compared with each. A further
+        /// one is refused with `too_many`. Higher: busy rooms cost more.
+        filters_max: usize = 100,
         /// `global`, where everybody is.
         global: RawPolicy = RawPolicy::default(),
         /// `user:<id>`, where that user's sockets are.
@@ -292,6 +296,34 @@ settings! {
         /// Rooms of other names, as a list of tables: `name` is a pattern in which `*` stands for anything, the rest
         /// as above. The first that matches holds.
         patterns: Vec<RawPolicy> = Vec::new(),
+    }
+
+    /// Who is there: what members are told of each other in rooms whose `presence` is true (`presence_joined`,
+    /// `presence_left`, the command `presence`), and what is told of agents (`agent.connected`, `agent.disconnected`).
+    presence: PresenceSettings {
+        /// How long a user may be without a socket before a room is told that they have left. Lower: reconnecting shows.
+        /// Higher: somebody who has gone seems to be there. "0s": it is told at once.
+        grace: String = "10s".into(),
+        /// Users of a room up to which they are named. In a larger one only their number is told (`presence_count`).
+        /// Higher: a room that fills at once costs the square of it in events.
+        named_max: usize = 100,
+        /// Least time between two counts of one room.
+        count_interval: String = "5s".into(),
+        /// How long an agent may be without a socket before that is told. Lower: reconnecting shows. Higher: one that
+        /// broke down seems to live on. "0s": it is told at once.
+        agent_grace: String = "10s".into(),
+    }
+
+    /// What goes by itself once it is over, so that a server does not grow for ever. Events of rooms go by `rooms.age_max`,
+    /// `rooms.events_max` and `rooms.bytes_max`. "0s": never.
+    forget: Forget {
+        /// How long a job stays after its end. Holds for jobs that are made from then on. Lower: who asks late finds
+        /// nothing. Higher: the database grows.
+        jobs: String = "30d".into(),
+        /// How long a run stays after its end. Holds for runs that are started from then on.
+        runs: String = "30d".into(),
+        /// How long a room that was made by `POST /api/v1/rooms` is listed after it was last asked for.
+        rooms: String = "30d".into(),
     }
 
     /// Where logs and records are kept.

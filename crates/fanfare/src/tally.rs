@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::codes::Code;
 
 /// Commands that are counted by name; whatever else sockets send is `other`, so that they can't make up metrics.
-pub(crate) const COMMANDS: [&str; 19] = [
+pub(crate) const COMMANDS: [&str; 20] = [
     "join_room",
     "leave_room",
     "subscribe",
@@ -19,6 +19,7 @@ pub(crate) const COMMANDS: [&str; 19] = [
     "ping",
     "history",
     "presence",
+    "notification_ack",
     "refresh_token",
     "approve",
     "filter",

@@ -134,6 +134,18 @@ payload! {
 }
 
 payload! {
+    /// Says that notifications have arrived, so that they are not told again. `id` or `ids`, at most 256.
+    NotificationAck = "notification_ack" {
+        optional {
+            /// One of them.
+            id: Id,
+            /// Several.
+            ids: Vec<String>,
+        }
+    }
+}
+
+payload! {
     /// Shows a newer token; the socket stays as it is.
     RefreshToken = "refresh_token" {
         required {
@@ -262,6 +274,7 @@ addressed! {
     UnsubscribeProject: |_it| Ok(Vec::new()), key "";
     History: |_it| Ok(Vec::new()), key "";
     Presence: |_it| Ok(Vec::new()), key "";
+    NotificationAck: |_it| Ok(Vec::new()), key "";
     RefreshToken: |_it| Ok(Vec::new()), key "";
     Approve: |_it| Ok(Vec::new()), key "";
     Filter: |_it| Ok(Vec::new()), key "";
@@ -284,6 +297,7 @@ pub const EVENTS: &[EventType] = &[
     command::<Ping>(),
     command::<History>(),
     command::<Presence>(),
+    command::<NotificationAck>(),
     command::<RefreshToken>(),
     command::<Approve>(),
     EventType::of::<Filter>("common", Direction::Command, Shape::Flat, Audience::Logs, &[]),

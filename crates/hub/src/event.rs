@@ -101,6 +101,9 @@ pub struct Event {
     pub at: Timestamp,
     /// What travels.
     pub shape: Shape,
+    /// When nobody needs it any more; `None`: it is of use for as long as it is kept. From then on it is read by nobody, and
+    /// the log has a gap there.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Where an event stands in the log of one room. Numbers of one epoch begin at 1 and have no gaps; another epoch means
@@ -127,6 +130,12 @@ struct Wrapped<'a> {
 }
 
 impl Event {
+    /// Whether nobody needs it any more.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires_at.is_some_and(|end| end <= now)
+    }
+
     /// The argument as those in `room` get it, or everybody if there is none: JSON.
     #[must_use]
     pub fn argument(&self, room: Option<&RoomName>, position: Option<Position>) -> Cow<'_, RawValue> {
@@ -171,7 +180,9 @@ mod tests {
             data: Arc::from(RawValue::from_string(r#"{"n":1}"#.to_owned()).unwrap()),
             at: Timestamp(0),
             shape: Shape::Wrapped,
+            expires_at: Some(Timestamp(5)),
         };
+        assert!(!event.is_expired(Timestamp(4)) && event.is_expired(Timestamp(5)));
         let room = RoomName::parse("tasks").unwrap();
         let argument = event.argument(Some(&room), Some(Position { epoch: 7, seq: 3 }));
         assert_eq!(

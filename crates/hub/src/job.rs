@@ -12,6 +12,11 @@
 //! because work that was done should not be lost for a late message. The three intervals begin when the job was told to
 //! be stalled: after a restart of the server, or when its clock is set forward, publishers have the time to be heard.
 //!
+//! **Forgetting.** A job that has ended, or was lost, goes by itself after the time for which it was to be kept when it
+//! was made ([`JobLimits::kept`]).
+//!
+//! Operators hear of each status, too: an [`ADMIN_EVENT`] of the type `job_event`.
+//!
 //! A clock that is set back makes nothing wait twice: an update that seems to be older than the last is told at once.
 
 use std::time::Duration;
@@ -20,12 +25,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bound;
+use crate::event::Audience;
 use crate::fault::{Fault, Refusal};
 use crate::json::Json;
 use crate::outgoing::Outgoing;
 use crate::percent::{Percent, PercentStep};
 use crate::record::{State, Step};
 use crate::room::{RoomKind, RoomName};
+use crate::run::{ADMIN_EVENT, AdminEvent, AdminEventType};
 use crate::seconds::Seconds;
 use crate::store::RecordKind;
 use crate::time::Timestamp;
@@ -125,6 +132,9 @@ pub struct JobLimits {
     pub heartbeat_interval_min: Duration,
     /// The longest. Default 1 day.
     pub heartbeat_interval_max: Duration,
+    /// How long a job stays after its end. Default 30 days; zero is for ever. Lower: who asks late finds nothing. Higher:
+    /// the store grows.
+    pub kept: Duration,
 }
 
 impl Default for JobLimits {
@@ -139,6 +149,7 @@ impl Default for JobLimits {
             min_update_interval_max: Duration::from_secs(3_600),
             heartbeat_interval_min: Duration::from_millis(100),
             heartbeat_interval_max: Duration::from_secs(86_400),
+            kept: Duration::from_secs(30 * 86_400),
         }
     }
 }
@@ -188,6 +199,9 @@ pub struct Job {
     status_at: Timestamp,
     /// When it first ran.
     started_at: Option<Timestamp>,
+    /// How long it stays after its end; `None` is for ever.
+    #[serde(default)]
+    kept: Option<Seconds>,
 }
 
 /// A job that is to be tracked: the body of `POST /api/v1/jobs`.
@@ -303,6 +317,21 @@ pub struct AgentProgress {
     pub message: Option<Box<str>>,
 }
 
+/// What a `job_event` tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobEvent {
+    /// Which job.
+    pub job_id: Box<str>,
+    /// Its project.
+    pub project_id: Box<str>,
+    /// What it is now.
+    pub status: JobStatus,
+    /// Why it failed or was cancelled.
+    pub error: Option<Box<str>>,
+    /// When, in RFC 3339.
+    pub timestamp: String,
+}
+
 /// What marks an [`AgentStatus`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -376,7 +405,7 @@ impl State for Job {
     }
 
     fn due_at(&self) -> Option<Timestamp> {
-        self.progress_due_at().into_iter().chain(self.silence_due_at()).min()
+        self.progress_due_at().into_iter().chain(self.silence_due_at()).chain(self.forget_at()).min()
     }
 }
 
@@ -420,6 +449,11 @@ impl Job {
     fn progress_due_at(&self) -> Option<Timestamp> {
         self.pending_progress.as_ref()?;
         Some(self.progress_told_at?.plus(self.min_update_interval.span()))
+    }
+
+    fn forget_at(&self) -> Option<Timestamp> {
+        let is_over = self.told.status.is_terminal() || self.told.status == JobStatus::Lost;
+        Some(self.status_at.plus(self.kept.filter(|_| is_over)?.span()))
     }
 
     fn silence_due_at(&self) -> Option<Timestamp> {
@@ -489,6 +523,7 @@ pub fn create(
         updated_at: now,
         status_at: now,
         started_at: None,
+        kept: (!limits.kept.is_zero()).then(|| Seconds::new(limits.kept)),
     };
     let mut changing = Changing { job, now, events: Vec::new() };
     changing.tell_status();
@@ -524,6 +559,9 @@ pub fn apply(
 /// Does what [`State::due_at`] asked for, if it is time.
 #[must_use]
 pub fn due(present: &Job, now: Timestamp) -> Step<Job> {
+    if present.forget_at().is_some_and(|at| at <= now) {
+        return Step { next: None, events: Vec::new() };
+    }
     let mut changing = Changing { job: present.clone(), now, events: Vec::new() };
     changing.tell_progress_unless_too_soon();
     if changing.job.silence_due_at().is_some_and(|at| at <= now) {
@@ -693,6 +731,13 @@ impl Changing {
 
     fn tell_status(&mut self) {
         let Told { status, result, error, .. } = self.job.told.clone();
+        let news = JobEvent {
+            job_id: self.job.job_id.clone(),
+            project_id: self.job.project_id.clone(),
+            status,
+            error: error.clone(),
+            timestamp: self.now.to_string(),
+        };
         let data = AgentStatus {
             job_id: self.job.job_id.clone(),
             status,
@@ -702,6 +747,8 @@ impl Changing {
             error,
         };
         self.tell(AGENT_STATUS, &data);
+        let news = AdminEvent { r#type: AdminEventType::JobEvent, data: news };
+        self.events.push(Outgoing::to_all(ADMIN_EVENT, &news, Audience::Admin));
     }
 
     fn tell_progress_unless_too_soon(&mut self) {

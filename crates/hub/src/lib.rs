@@ -22,10 +22,13 @@
 //! | [`run`] | a run, its approvals and the commands that wait for its runner |
 //! | [`log_line`] | a line of a log, and who wants to see which |
 //! | [`schedule`] | an event that is to be published later |
+//! | [`admin`] | what operators are told of connections and the server |
+//! | [`made_room`] | a room that was made by hand |
 //! | [`notification`] | what waits for a user, and announcements |
 //! | [`template`] | a named event whose data has gaps |
 //! | [`filter`] | which events of a subscription somebody wants |
 //! | [`presence`] | who is there |
+//! | [`agent`] | whether an agent is there |
 //! | [`percent`] | how far something has come |
 //! | [`seconds`] | a span of time as peers write it |
 //! | [`json`] | JSON that is passed on as it came |
@@ -40,6 +43,8 @@
 //! | [`github`] | what webhooks of GitHub mean |
 
 pub mod access;
+pub mod admin;
+pub mod agent;
 pub mod asyncapi;
 mod bound;
 pub mod commands;
@@ -54,6 +59,7 @@ pub mod job;
 pub mod jobs;
 pub mod json;
 pub mod log_line;
+pub mod made_room;
 pub mod notification;
 pub mod openapi;
 pub mod outgoing;

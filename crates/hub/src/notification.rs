@@ -67,7 +67,7 @@ impl Default for NotificationLimits {
 }
 
 /// What is said to a user or to all, as publishers write it; for a user beside `userId`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Message {
     /// What it is about.
     pub title: Box<str>,
@@ -259,6 +259,14 @@ pub fn announce(
     let announcement = written(now, id, message, limits)?;
     let everybody = vec![RoomName::parse("global")?];
     Ok(Outgoing::flat(ANNOUNCEMENT, &announcement, everybody).keyed(id))
+}
+
+/// Whether a message keeps the bounds, for one that is told later.
+///
+/// # Errors
+/// The peer's fault: [`Refusal::TooMany`] or [`Refusal::BadPayload`] for what is beyond `limits`.
+pub fn check(message: &Message, limits: &NotificationLimits) -> Result<(), Fault> {
+    written(Timestamp(0), "later", message.clone(), limits).map(|_| ())
 }
 
 fn written(

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::event::{Audience, Shape};
 use crate::json::Json;
 use crate::room::RoomName;
+use crate::seconds::Seconds;
 
 /// An event that a rule wants to be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Outgoing {
     pub key: Box<str>,
     /// Whether no log keeps it, and sockets that are slow may miss it.
     pub volatile: bool,
+    /// How long it is of use, from when it is published; `None` is for as long as it is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Seconds>,
 }
 
 impl Outgoing {
@@ -49,6 +53,7 @@ impl Outgoing {
             except: Vec::new(),
             key: Box::default(),
             volatile: false,
+            ttl: None,
         }
     }
 

@@ -53,7 +53,9 @@ pub struct Policy {
     pub delivery: Delivery,
     /// How much of them.
     pub retention: Retention,
-    /// Whether members may ask who else is there.
+    /// Whether members are told who else is there, and may ask. By default so in rooms that are joined on purpose and have
+    /// an id or a name of their own; not where everybody is (`global`, `dashboard`, the topics), where nobody watches
+    /// for people, or where only one's own sockets are (`user:<id>`, `session:<id>`).
     pub has_presence: bool,
 }
 
@@ -169,7 +171,27 @@ fn default_of(kind: RoomKind, is_dev: bool, retention: Retention) -> Policy {
         }
         RoomKind::Other => (granted, Rule::Nobody, Delivery::Log),
     };
-    Policy { join, publish, delivery, retention, has_presence: true }
+    Policy { join, publish, delivery, retention, has_presence: has_presence(kind) }
+}
+
+fn has_presence(kind: RoomKind) -> bool {
+    match kind {
+        RoomKind::Global
+        | RoomKind::User
+        | RoomKind::Session
+        | RoomKind::Dashboard
+        | RoomKind::Agents
+        | RoomKind::Tasks
+        | RoomKind::Metrics
+        | RoomKind::Workflows
+        | RoomKind::System => false,
+        RoomKind::Admin
+        | RoomKind::Project
+        | RoomKind::Agent
+        | RoomKind::Job
+        | RoomKind::Run
+        | RoomKind::Other => true,
+    }
 }
 
 #[cfg(test)]

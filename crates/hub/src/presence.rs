@@ -1,8 +1,13 @@
-//! Owns who is there: users and their sockets in rooms, and agents with a grace period. Does not know how sockets live, or
-//! whether a room wants presence to be told.
+//! Owns who is there: users and their sockets in rooms. Does not know how sockets live, or which rooms want presence to be
+//! told: those that do not are not to be mentioned here at all.
 //!
 //! Kept nowhere: it lives as long as the sockets of this process. Times are those of a clock that never goes back, so a
-//! calendar that is set makes no agent come or go.
+//! calendar that is set makes nobody come or go.
+//!
+//! A user joins a room with the first socket. Whoever loses the last one stays for a grace period, so that somebody who
+//! reconnects neither leaves nor joins; whoever leaves the room by asking for it is gone at once. In a room with more than
+//! [`PresenceLimits::named_max`] users only their number is told, now and then: to tell each of n members of each other one
+//! would be n² events.
 //!
 //! For each socket first [`Presence::handle_connected`], then any number of [`Presence::handle_joined`] and
 //! [`Presence::handle_left`], then [`Presence::handle_gone`]. Whatever [`Presence::poll_deadline`] says,
@@ -14,10 +19,12 @@
 //!
 //! let mut presence = Presence::new(PresenceLimits::default());
 //! let now = std::time::Instant::now();
-//! presence.handle_connected(now, 1, Party::User("ann".into()))?;
-//! let change = presence.handle_joined(&1, &RoomName::parse("tasks")?)?;
+//! presence.handle_connected(1, Party::User("ann".into()))?;
+//! let change = presence.handle_joined(now, &1, &RoomName::parse("tasks")?)?;
 //! assert!(matches!(change, Some(Change::Joined { users: 1, connections: 1, .. })));
-//! assert_eq!(presence.handle_gone(now, &1).len(), 1);
+//! assert_eq!(presence.handle_gone(now, &1), []);
+//! let gone_at = presence.poll_deadline().expect("ann may come back until then");
+//! assert!(matches!(&presence.handle_timeout(gone_at)[..], [Change::Left { users: 0, .. }]));
 //! # Ok::<(), hub::fault::Fault>(())
 //! ```
 
@@ -29,30 +36,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, Refusal};
 use crate::outgoing::Outgoing;
-use crate::room::{RoomKind, RoomName};
+use crate::room::RoomName;
 use crate::time::Timestamp;
 
 /// The event that tells of a user's first socket in a room.
 pub const PRESENCE_JOINED: &str = "presence_joined";
-/// The event that tells that a user's last socket has left a room.
+/// The event that tells that a user has left a room.
 pub const PRESENCE_LEFT: &str = "presence_left";
-/// The event that tells of an agent's first socket.
-pub const AGENT_CONNECTED: &str = "agent.connected";
-/// The event that tells that an agent has had no socket for the grace period.
-pub const AGENT_DISCONNECTED: &str = "agent.disconnected";
+/// The event that tells how many are in a room where nobody is named.
+pub const PRESENCE_COUNT: &str = "presence_count";
 
-/// Bounds of what is counted.
+/// Bounds of what is counted, and of what is told.
 #[derive(Clone, Debug)]
 pub struct PresenceLimits {
     /// Sockets. Default 1,000,000. Full: further ones are refused, and not counted.
     pub sockets_max: usize,
     /// Sockets in rooms, over all rooms. Default 10,000,000. Full: further ones are refused, and not counted.
     pub memberships_max: usize,
-    /// Agents that are away in their grace period. Default 100,000. Full: whoever leaves is told of at once.
-    pub agents_away_max: usize,
-    /// How long an agent may be without a socket before that is told. Default 10 s. Lower: reconnecting shows. Higher:
-    /// one that broke down seems to live on.
+    /// Users that are away from a room in their grace period, over all rooms. Default 100,000. Full: whoever leaves is told
+    /// of at once.
+    pub away_max: usize,
+    /// How long a user may be without a socket before that is told. Default 10 s. Lower: reconnecting shows. Higher:
+    /// somebody who has gone seems to be there.
     pub grace: Duration,
+    /// Users of a room who are named. Default 100. In a larger room only numbers are told. Higher: a room that fills at
+    /// once costs the square of it in events.
+    pub named_max: usize,
+    /// Least time between two counts of one room. Default 5 s.
+    pub count_interval: Duration,
 }
 
 impl Default for PresenceLimits {
@@ -60,8 +71,10 @@ impl Default for PresenceLimits {
         Self {
             sockets_max: 1_000_000,
             memberships_max: 10_000_000,
-            agents_away_max: 100_000,
+            away_max: 100_000,
             grace: Duration::from_secs(10),
+            named_max: 100,
+            count_interval: Duration::from_secs(5),
         }
     }
 }
@@ -100,7 +113,7 @@ pub enum Change {
         /// How many sockets.
         connections: usize,
     },
-    /// A user's last socket has left a room.
+    /// A user has left a room.
     Left {
         /// The room.
         room: RoomName,
@@ -111,15 +124,14 @@ pub enum Change {
         /// How many sockets.
         connections: usize,
     },
-    /// An agent is there.
-    AgentConnected {
-        /// The agent.
-        agent: Box<str>,
-    },
-    /// An agent is gone.
-    AgentDisconnected {
-        /// The agent.
-        agent: Box<str>,
+    /// So many are in a room in which nobody is named.
+    Counted {
+        /// The room.
+        room: RoomName,
+        /// How many users are there now.
+        users: usize,
+        /// How many sockets.
+        connections: usize,
     },
 }
 
@@ -138,75 +150,86 @@ pub struct PresenceChange {
     pub timestamp: String,
 }
 
-/// The data of [`AGENT_CONNECTED`] and [`AGENT_DISCONNECTED`].
+/// The data of [`PRESENCE_COUNT`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct AgentChange {
-    /// Which agent.
-    pub agent_id: Box<str>,
-    /// When it came, in RFC 3339; only if it did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connected_at: Option<String>,
-    /// When it was found to be gone, in RFC 3339; only if it is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disconnected_at: Option<String>,
+pub struct PresenceCount {
+    /// In which room.
+    pub room: Box<str>,
+    /// How many users are there now.
+    pub users: usize,
+    /// How many sockets.
+    pub connections: usize,
+    /// When, in RFC 3339.
+    pub timestamp: String,
 }
 
 impl Change {
-    /// The event that tells of it; `None` for an agent whose id makes no room's name. Presence in rooms is kept in no
-    /// log: it says nothing about another time. Agents' coming and going is.
+    /// The event that tells of it. Kept in no log: it says nothing about another time.
     #[must_use]
-    pub fn outgoing(&self, at: Timestamp) -> Option<Outgoing> {
-        let presence = |name, room: &RoomName, user: &str, users, connections| {
+    pub fn outgoing(&self, at: Timestamp) -> Outgoing {
+        let change = |name, room: &RoomName, user: &str, users, connections| {
             let timestamp = at.to_string();
-            let room_text = room.as_str().into();
-            let data =
-                PresenceChange { room: room_text, user_id: user.into(), users, connections, timestamp };
-            Some(Outgoing::flat(name, &data, vec![room.clone()]).keyed(user).volatile())
+            let (in_room, user_id) = (room.as_str().into(), user.into());
+            let data = PresenceChange { room: in_room, user_id, users, connections, timestamp };
+            Outgoing::flat(name, &data, vec![room.clone()]).keyed(user).volatile()
         };
-        let agent = |name, id: &str, connected_at, disconnected_at| {
-            let room = RoomName::of(RoomKind::Agent, id).ok()?;
-            let data = AgentChange { agent_id: id.into(), connected_at, disconnected_at };
-            Some(Outgoing::wrapped(name, &data, vec![room]).keyed(id))
-        };
-        let at_text = Some(at.to_string());
         match self {
             Change::Joined { room, user, users, connections } => {
-                presence(PRESENCE_JOINED, room, user, *users, *connections)
+                change(PRESENCE_JOINED, room, user, *users, *connections)
             }
             Change::Left { room, user, users, connections } => {
-                presence(PRESENCE_LEFT, room, user, *users, *connections)
+                change(PRESENCE_LEFT, room, user, *users, *connections)
             }
-            Change::AgentConnected { agent: id } => agent(AGENT_CONNECTED, id, at_text, None),
-            Change::AgentDisconnected { agent: id } => agent(AGENT_DISCONNECTED, id, None, at_text),
+            Change::Counted { room, users, connections } => {
+                let data = PresenceCount {
+                    room: room.as_str().into(),
+                    users: *users,
+                    connections: *connections,
+                    timestamp: at.to_string(),
+                };
+                Outgoing::flat(PRESENCE_COUNT, &data, vec![room.clone()]).volatile()
+            }
         }
     }
 }
 
 /// Who is in a room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Crowd<'a> {
-    present: Option<&'a InRoom>,
+#[derive(Debug)]
+pub struct Crowd<'a, K> {
+    present: Option<&'a InRoom<K>>,
+    sockets: &'a BTreeMap<K, Member>,
+    named_max: usize,
 }
 
-impl<'a> Crowd<'a> {
+impl<'a, K: Ord> Crowd<'a, K> {
     /// How many sockets, also of nobody in particular.
     #[must_use]
-    pub fn connections(self) -> usize {
-        self.present.map_or(0, |room| room.connections)
+    pub fn connections(&self) -> usize {
+        self.present.map_or(0, |room| room.sockets.len())
     }
 
-    /// How many users.
+    /// How many users, those in their grace period included.
     #[must_use]
-    pub fn user_count(self) -> usize {
+    pub fn user_count(&self) -> usize {
         self.present.map_or(0, |room| room.users.len())
     }
 
-    /// The users after one of that name (none: from the first), in the order of their ids, each with their sockets there.
-    pub fn users_after(self, after: Option<&str>) -> impl Iterator<Item = (&'a str, usize)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        let users = self.present.map(|room| room.users.range::<str, _>((from, Unbounded)));
-        users.into_iter().flatten().map(|(user, sockets)| (&**user, *sockets))
+    /// Whether there are so few that they are named.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        self.user_count() <= self.named_max
+    }
+
+    /// The users, in the order of their ids.
+    pub fn users(&self) -> impl Iterator<Item = &'a str> + use<'a, K> {
+        self.present.into_iter().flat_map(|room| room.users.keys()).map(|user| &**user)
+    }
+
+    /// The sockets in their order, each with its user.
+    pub fn sockets(&self) -> impl Iterator<Item = (&'a K, Option<&'a str>)> + use<'a, K> {
+        let all = self.present.into_iter().flat_map(|room| &room.sockets);
+        let sockets = self.sockets;
+        all.map(move |socket| (socket, sockets.get(socket).and_then(|member| member.party.user())))
     }
 }
 
@@ -214,14 +237,21 @@ impl<'a> Crowd<'a> {
 #[derive(Debug)]
 pub struct Presence<K> {
     sockets: BTreeMap<K, Member>,
-    rooms: BTreeMap<RoomName, InRoom>,
+    rooms: BTreeMap<RoomName, InRoom<K>>,
     /// Sockets of each user.
     users: BTreeMap<Box<str>, usize>,
-    agents: BTreeMap<Box<str>, Agent>,
-    /// When agents that are away are gone: one entry for each [`Agent::Away`].
-    deadlines: BTreeSet<(Instant, Box<str>)>,
+    /// Sockets of each agent.
+    agents: BTreeMap<Box<str>, usize>,
+    /// One entry for each [`Stay::Away`], and for each room whose count is to be told.
+    deadlines: BTreeSet<(Instant, Deadline)>,
     memberships: usize,
     limits: PresenceLimits,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Deadline {
+    Leaves { room: RoomName, user: Box<str> },
+    Counts { room: RoomName },
 }
 
 #[derive(Debug)]
@@ -230,16 +260,32 @@ struct Member {
     rooms: BTreeSet<RoomName>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct InRoom {
-    connections: usize,
-    users: BTreeMap<Box<str>, usize>,
+#[derive(Debug)]
+struct InRoom<K> {
+    sockets: BTreeSet<K>,
+    users: BTreeMap<Box<str>, Stay>,
+    count: Count,
 }
 
-#[derive(Debug)]
-enum Agent {
+#[derive(Clone, Copy, Debug)]
+enum Stay {
     Here { sockets: usize },
     Away { gone_at: Instant },
+}
+
+/// When a room's number was told last, or will be.
+#[derive(Clone, Copy, Debug)]
+enum Count {
+    Never,
+    Told { at: Instant },
+    Due { at: Instant },
+}
+
+/// How somebody comes to be in a room no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parting {
+    Left,
+    Lost,
 }
 
 impl<K: Ord + Clone> Presence<K> {
@@ -261,21 +307,19 @@ impl<K: Ord + Clone> Presence<K> {
     ///
     /// # Errors
     /// [`Refusal::TooMany`], the server's load's fault; [`Refusal::AlreadyExists`], the caller's. It is not counted then.
-    pub fn handle_connected(&mut self, now: Instant, socket: K, party: Party) -> Result<Vec<Change>, Fault> {
+    pub fn handle_connected(&mut self, socket: K, party: Party) -> Result<(), Fault> {
         if self.sockets.contains_key(&socket) {
             return Err(Fault::new(Refusal::AlreadyExists, "this socket is already there"));
         }
         refuse_full("sockets", self.sockets.len(), self.limits.sockets_max)?;
-        // Whoever is gone by now is so, even if nobody has asked yet.
-        let mut changes = self.handle_timeout(now);
         if let Some(user) = party.user() {
             *self.users.entry(user.into()).or_default() += 1;
         }
         if let Party::Agent(agent) = &party {
-            changes.extend(self.agent_came(agent));
+            *self.agents.entry(agent.clone()).or_default() += 1;
         }
         self.sockets.insert(socket, Member { party, rooms: BTreeSet::new() });
-        Ok(changes)
+        Ok(())
     }
 
     /// A socket has joined a room; `None` if nobody need know.
@@ -283,7 +327,12 @@ impl<K: Ord + Clone> Presence<K> {
     /// # Errors
     /// [`Refusal::TooMany`], the server's load's fault; [`Refusal::NotFound`] for a socket that is not there, the caller's.
     /// It is not counted then.
-    pub fn handle_joined(&mut self, socket: &K, room: &RoomName) -> Result<Option<Change>, Fault> {
+    pub fn handle_joined(
+        &mut self,
+        now: Instant,
+        socket: &K,
+        room: &RoomName,
+    ) -> Result<Option<Change>, Fault> {
         let member = self.sockets.get_mut(socket);
         let member = member.ok_or_else(|| Fault::new(Refusal::NotFound, "this socket is not there"))?;
         if member.rooms.contains(room) {
@@ -292,49 +341,72 @@ impl<K: Ord + Clone> Presence<K> {
         refuse_full("sockets in rooms", self.memberships, self.limits.memberships_max)?;
         self.memberships += 1;
         member.rooms.insert(room.clone());
-        let in_room = self.rooms.entry(room.clone()).or_default();
-        in_room.connections += 1;
+        let in_room = self.rooms.entry(room.clone()).or_insert_with(InRoom::empty);
+        in_room.sockets.insert(socket.clone());
         let Some(user) = member.party.user() else { return Ok(None) };
-        let sockets = in_room.users.entry(user.into()).or_default();
-        *sockets += 1;
-        if *sockets > 1 {
-            return Ok(None);
+        match in_room.users.get_mut(user) {
+            Some(Stay::Here { sockets }) => {
+                *sockets += 1;
+                return Ok(None);
+            }
+            Some(stay) => {
+                if let Stay::Away { gone_at } = *stay {
+                    let deadline = Deadline::Leaves { room: room.clone(), user: user.into() };
+                    self.deadlines.remove(&(gone_at, deadline));
+                }
+                *stay = Stay::Here { sockets: 1 };
+                return Ok(None);
+            }
+            None => {}
         }
-        let (users, connections) = (in_room.users.len(), in_room.connections);
+        in_room.users.insert(user.into(), Stay::Here { sockets: 1 });
+        let (users, connections) = in_room.size();
+        if users > self.limits.named_max {
+            return Ok(self.count(now, room));
+        }
         Ok(Some(Change::Joined { room: room.clone(), user: user.into(), users, connections }))
     }
 
     /// A socket has left a room; `None` if nobody need know, also if it was not there.
-    pub fn handle_left(&mut self, socket: &K, room: &RoomName) -> Option<Change> {
+    pub fn handle_left(&mut self, now: Instant, socket: &K, room: &RoomName) -> Option<Change> {
         let member = self.sockets.get_mut(socket)?;
         if !member.rooms.remove(room) {
             return None;
         }
         let party = member.party.clone();
-        self.leave(&party, room)
+        self.part(now, (socket, &party), room, Parting::Left)
     }
 
     /// A socket is gone, and with it from all its rooms. What must be told, room by room; nothing if it was not there.
     pub fn handle_gone(&mut self, now: Instant, socket: &K) -> Vec<Change> {
         let Some(Member { party, rooms }) = self.sockets.remove(socket) else { return Vec::new() };
-        let mut changes: Vec<Change> = rooms.iter().filter_map(|room| self.leave(&party, room)).collect();
+        let parted = rooms.iter().filter_map(|room| self.part(now, (socket, &party), room, Parting::Lost));
+        let changes = parted.collect();
         if let Some(user) = party.user() {
             take_one(&mut self.users, user);
         }
         if let Party::Agent(agent) = &party {
-            changes.extend(self.agent_left(agent, now));
+            take_one(&mut self.agents, agent);
         }
         changes
     }
 
-    /// Agents whose grace period is over.
+    /// Those whose grace period is over, and numbers that are to be told.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
-        while self.poll_deadline().is_some_and(|gone_at| gone_at <= now)
-            && let Some((_, agent)) = self.deadlines.pop_first()
+        while self.poll_deadline().is_some_and(|at| at <= now)
+            && let Some((_, deadline)) = self.deadlines.pop_first()
         {
-            self.agents.remove(&agent);
-            changes.push(Change::AgentDisconnected { agent });
+            match deadline {
+                Deadline::Leaves { room, user } => changes.extend(self.leave(now, &room, &user)),
+                Deadline::Counts { room } => {
+                    let in_room = self.rooms.get_mut(&room);
+                    let in_room = in_room.expect("invariant: a room that is to be counted is there");
+                    in_room.count = Count::Told { at: now };
+                    let (users, connections) = in_room.size();
+                    changes.push(Change::Counted { room, users, connections });
+                }
+            }
         }
         changes
     }
@@ -342,13 +414,18 @@ impl<K: Ord + Clone> Presence<K> {
     /// When [`Presence::handle_timeout`] has something to do.
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(gone_at, _)| *gone_at)
+        self.deadlines.first().map(|(at, _)| *at)
     }
 
     /// Who is in a room.
     #[must_use]
-    pub fn crowd(&self, room: &RoomName) -> Crowd<'_> {
-        Crowd { present: self.rooms.get(room) }
+    pub fn crowd(&self, room: &RoomName) -> Crowd<'_, K> {
+        Crowd { present: self.rooms.get(room), sockets: &self.sockets, named_max: self.limits.named_max }
+    }
+
+    /// The rooms of a socket in which it was said to be; nothing if it is not there.
+    pub fn rooms_of(&self, socket: &K) -> impl Iterator<Item = &RoomName> {
+        self.sockets.get(socket).into_iter().flat_map(|member| &member.rooms)
     }
 
     /// How many sockets a user has.
@@ -362,73 +439,118 @@ impl<K: Ord + Clone> Presence<K> {
         self.users.iter().map(|(user, sockets)| (&**user, *sockets))
     }
 
-    /// Whether an agent has a socket, or is in its grace period.
+    /// Whether an agent has a socket.
     #[must_use]
     pub fn has_agent(&self, agent: &str) -> bool {
         self.agents.contains_key(agent)
     }
 
-    fn leave(&mut self, party: &Party, room: &RoomName) -> Option<Change> {
+    /// A socket is in a room no more.
+    fn part(
+        &mut self,
+        now: Instant,
+        (socket, party): (&K, &Party),
+        room: &RoomName,
+        parting: Parting,
+    ) -> Option<Change> {
         self.memberships -= 1;
         let in_room = self.rooms.get_mut(room).expect("invariant: whoever is in a room is counted there");
-        in_room.connections -= 1;
-        let left = party.user().filter(|user| take_one(&mut in_room.users, user));
-        let (users, connections) = (in_room.users.len(), in_room.connections);
-        if connections == 0 {
-            self.rooms.remove(room);
-        }
-        Some(Change::Left { room: room.clone(), user: left?.into(), users, connections })
-    }
-
-    fn agent_came(&mut self, agent: &str) -> Option<Change> {
-        match self.agents.get_mut(agent) {
-            Some(Agent::Here { sockets }) => {
-                *sockets += 1;
-                None
-            }
-            Some(Agent::Away { gone_at }) => {
-                self.deadlines.remove(&(*gone_at, agent.into()));
-                self.agents.insert(agent.into(), Agent::Here { sockets: 1 });
-                None
-            }
-            None => {
-                self.agents.insert(agent.into(), Agent::Here { sockets: 1 });
-                Some(Change::AgentConnected { agent: agent.into() })
-            }
-        }
-    }
-
-    fn agent_left(&mut self, agent: &str, now: Instant) -> Option<Change> {
-        if let Some(Agent::Here { sockets }) = self.agents.get_mut(agent)
-            && *sockets > 1
-        {
-            *sockets -= 1;
+        in_room.sockets.remove(socket);
+        let Some(user) = party.user() else {
+            self.close_if_empty(room);
             return None;
+        };
+        let stay = in_room.users.get_mut(user).expect("invariant: every user of a socket is counted");
+        match stay {
+            Stay::Here { sockets } if *sockets > 1 => {
+                *sockets -= 1;
+                return None;
+            }
+            Stay::Here { .. } | Stay::Away { .. } => {}
         }
-        let gone_at = now.checked_add(self.limits.grace).filter(|_| !self.limits.grace.is_zero());
-        match gone_at.filter(|_| self.deadlines.len() < self.limits.agents_away_max) {
+        let gone_at = now.checked_add(self.limits.grace).filter(|_| {
+            parting == Parting::Lost
+                && !self.limits.grace.is_zero()
+                && self.deadlines.len() < self.limits.away_max
+        });
+        match gone_at {
             Some(gone_at) => {
-                self.agents.insert(agent.into(), Agent::Away { gone_at });
-                self.deadlines.insert((gone_at, agent.into()));
+                *stay = Stay::Away { gone_at };
+                let deadline = Deadline::Leaves { room: room.clone(), user: user.into() };
+                self.deadlines.insert((gone_at, deadline));
+                None
+            }
+            None => self.leave(now, room, user),
+        }
+    }
+
+    /// A user without sockets in a room is there no more.
+    fn leave(&mut self, now: Instant, room: &RoomName, user: &str) -> Option<Change> {
+        let in_room = self.rooms.get_mut(room).expect("invariant: a room with users is there");
+        in_room.users.remove(user);
+        let (users, connections) = in_room.size();
+        let change = if users < self.limits.named_max {
+            Some(Change::Left { room: room.clone(), user: user.into(), users, connections })
+        } else {
+            self.count(now, room)
+        };
+        self.close_if_empty(room);
+        change
+    }
+
+    /// The number of those in a room has changed: told now, or when it may be.
+    fn count(&mut self, now: Instant, room: &RoomName) -> Option<Change> {
+        let in_room = self.rooms.get_mut(room)?;
+        let due = match in_room.count {
+            Count::Due { .. } => return None,
+            Count::Never => None,
+            Count::Told { at } => at.checked_add(self.limits.count_interval).filter(|due| *due > now),
+        };
+        match due {
+            Some(at) => {
+                in_room.count = Count::Due { at };
+                self.deadlines.insert((at, Deadline::Counts { room: room.clone() }));
                 None
             }
             None => {
-                self.agents.remove(agent);
-                Some(Change::AgentDisconnected { agent: agent.into() })
+                in_room.count = Count::Told { at: now };
+                let (users, connections) = in_room.size();
+                Some(Change::Counted { room: room.clone(), users, connections })
             }
+        }
+    }
+
+    fn close_if_empty(&mut self, room: &RoomName) {
+        if let Some(in_room) = self.rooms.get(room)
+            && in_room.sockets.is_empty()
+            && in_room.users.is_empty()
+        {
+            if let Count::Due { at } = in_room.count {
+                self.deadlines.remove(&(at, Deadline::Counts { room: room.clone() }));
+            }
+            self.rooms.remove(room);
         }
     }
 }
 
-/// Counts one less, and forgets who has none left. Whether that was so.
-fn take_one(counts: &mut BTreeMap<Box<str>, usize>, user: &str) -> bool {
-    let count = counts.get_mut(user).expect("invariant: every socket of a user is counted");
-    *count -= 1;
-    let was_last = *count == 0;
-    if was_last {
-        counts.remove(user);
+impl<K> InRoom<K> {
+    fn empty() -> Self {
+        Self { sockets: BTreeSet::new(), users: BTreeMap::new(), count: Count::Never }
     }
-    was_last
+
+    /// Users, and sockets.
+    fn size(&self) -> (usize, usize) {
+        (self.users.len(), self.sockets.len())
+    }
+}
+
+/// Counts one less, and forgets who has none left.
+fn take_one(counts: &mut BTreeMap<Box<str>, usize>, who: &str) {
+    let count = counts.get_mut(who).expect("invariant: every socket of somebody is counted");
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(who);
+    }
 }
 
 fn refuse_full(what: &str, count: usize, count_max: usize) -> Result<(), Fault> {

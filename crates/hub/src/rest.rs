@@ -460,6 +460,8 @@ bodies! {
             level: String,
             /// Whatever goes with it.
             data: Value,
+            /// When it is to be given, in RFC 3339; at once if it is missing.
+            deliver_at: String,
         }
     }
 

@@ -5,10 +5,14 @@
 //! a watcher needs: status, checkpoint, metadata and, once there is one, the decision. So the newest event is the run
 //! ([`fold`]).
 //!
+//! A run that has ended goes by itself after [`RunLimits::kept`], unless it is run again before.
+//!
 //! A thread can be run again when its last run has ended: the record begins anew and keeps its place in lists.
 //!
 //! **Control.** What people decide waits as [`Control`]s, each with an id that grows, until the runner acknowledges it by
 //! that id: so a runner that breaks down between fetching and obeying gets it again.
+
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,7 @@ use crate::json::Json;
 use crate::outgoing::Outgoing;
 use crate::record::{State, Step};
 use crate::room::{RoomKind, RoomName};
+use crate::seconds::Seconds;
 use crate::store::RecordKind;
 use crate::time::Timestamp;
 
@@ -110,6 +115,9 @@ pub struct RunLimits {
     pub verb_bytes_max: usize,
     /// Bytes of a control command's data as JSON. Default 16 KiB.
     pub control_data_bytes_max: usize,
+    /// How long a run stays after its end. Default 30 days; zero is for ever. Lower: who asks late finds nothing. Higher:
+    /// the store grows.
+    pub kept: Duration,
 }
 
 impl Default for RunLimits {
@@ -123,6 +131,7 @@ impl Default for RunLimits {
             controls_max: 64,
             verb_bytes_max: 60,
             control_data_bytes_max: 16 << 10,
+            kept: Duration::from_secs(30 * 86_400),
         }
     }
 }
@@ -190,6 +199,9 @@ pub struct Run {
     created_at: Timestamp,
     started_at: Timestamp,
     updated_at: Timestamp,
+    /// How long it stays after its end; `None` is for ever.
+    #[serde(default)]
+    kept: Option<Seconds>,
 }
 
 /// A run that is to be started: the body of `POST /start`.
@@ -328,7 +340,8 @@ impl State for Run {
     }
 
     fn due_at(&self) -> Option<Timestamp> {
-        None
+        let kept = self.kept.filter(|_| self.told.status.is_terminal())?;
+        Some(self.updated_at.plus(kept.span()))
     }
 }
 
@@ -405,8 +418,18 @@ pub fn start(
         created_at: present.map_or(now, |run| run.created_at),
         started_at: now,
         updated_at: now,
+        kept: (!limits.kept.is_zero()).then(|| Seconds::new(limits.kept)),
     };
     Ok(tell(run, now))
+}
+
+/// Forgets a run whose time has come.
+#[must_use]
+pub fn due(present: &Run, now: Timestamp) -> Step<Run> {
+    match present.due_at() {
+        Some(at) if at <= now => Step { next: None, events: Vec::new() },
+        Some(_) | None => Step::quiet(present.clone()),
+    }
 }
 
 /// Takes what a runner says.

@@ -70,11 +70,13 @@ pub enum RecordKind {
     Session,
     /// A room that was made by hand, and what it was given.
     Room,
+    /// An agent that is there, or was a moment ago.
+    Agent,
 }
 
 impl RecordKind {
     /// Every kind there is.
-    pub const ALL: [RecordKind; 8] = [
+    pub const ALL: [RecordKind; 9] = [
         RecordKind::Job,
         RecordKind::Run,
         RecordKind::Notification,
@@ -83,6 +85,7 @@ impl RecordKind {
         RecordKind::Revocation,
         RecordKind::Session,
         RecordKind::Room,
+        RecordKind::Agent,
     ];
 
     /// The name by which stores keep it.
@@ -97,6 +100,7 @@ impl RecordKind {
             RecordKind::Revocation => "revocation",
             RecordKind::Session => "session",
             RecordKind::Room => "room",
+            RecordKind::Agent => "agent",
         }
     }
 }

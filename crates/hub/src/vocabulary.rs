@@ -2,7 +2,7 @@
 //! do. Those that publishers may say, too, are in [`jobs`](crate::jobs) and [`runs`](crate::runs).
 
 use crate::event::{Audience, Shape};
-use crate::presence::{PRESENCE_JOINED, PRESENCE_LEFT, PresenceChange};
+use crate::presence::{PRESENCE_COUNT, PRESENCE_JOINED, PRESENCE_LEFT, PresenceChange, PresenceCount};
 use crate::schema::EventType;
 
 /// The table.
@@ -17,7 +17,15 @@ pub const EVENTS: &[EventType] = &[
     ),
     EventType::plain::<PresenceChange>(
         PRESENCE_LEFT,
-        "A user's last socket has left a room.",
+        "A user has left a room: the last socket did, or has been lost for a while.",
+        "common",
+        Shape::Flat,
+        Audience::Rooms,
+        &["{room}"],
+    ),
+    EventType::plain::<PresenceCount>(
+        PRESENCE_COUNT,
+        "So many are in a room that is too large for names.",
         "common",
         Shape::Flat,
         Audience::Rooms,

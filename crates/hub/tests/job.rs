@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use hub::event::Audience;
 use hub::fault::{Fault, Refusal};
 use hub::job::{self, Job, JobCommand, JobLimits, JobStatus, NewJob};
 use hub::outgoing::Outgoing;
@@ -204,6 +205,24 @@ fn a_clock_that_jumps_ahead_stalls_jobs_but_does_not_lose_them() {
 }
 
 #[test]
+fn what_has_ended_is_forgotten_some_day() {
+    let limits = JobLimits { kept: Duration::from_secs(60), ..JobLimits::default() };
+    let queued = job::create(None, START, "j", new(json!({})), &limits).unwrap().next.unwrap();
+    assert_eq!(queued.due_at(), None, "it has not ended");
+    let end = |kept: &Job| {
+        job::apply(Some(kept), START, JobCommand::Complete { result: None }, &limits).unwrap().next.unwrap()
+    };
+    let ended = end(&queued);
+    let at = START.plus(Duration::from_secs(60));
+    assert_eq!(ended.due_at(), Some(at));
+    assert_eq!(job::due(&ended, Timestamp(at.0 - 1)).next.as_ref(), Some(&ended));
+    assert_eq!(job::due(&ended, at), Step { next: None, events: Vec::new() });
+    let for_ever = JobLimits { kept: Duration::ZERO, ..JobLimits::default() };
+    let queued = job::create(None, START, "j", new(json!({})), &for_ever).unwrap().next.unwrap();
+    assert_eq!(end(&queued).due_at(), None);
+}
+
+#[test]
 fn a_clock_that_is_set_back_does_not_hold_progress_back() {
     let limits = JobLimits::default();
     let progress = |percent| JobCommand::Progress(from(json!({"progress": percent})));
@@ -285,8 +304,10 @@ fn events_and_views_are_written_as_the_dashboards_read_them() {
     let job = step.next.unwrap();
     let command = JobCommand::Progress(from(json!({"progress": 50, "message": "half"})));
     let step = job::apply(Some(&job), START, command, &JobLimits::default()).unwrap();
+    let news = r#"{"type":"job_event","data":{"job_id":"j","project_id":"p","status":"running","error":null,"timestamp":"1970-01-12T13:46:40.000Z"}}"#;
+    assert_eq!((&*step.events[1].name, step.events[1].data.get()), ("admin_event", news));
     assert_eq!(
-        step.events[1].data.get(),
+        step.events[2].data.get(),
         r#"{"job_id":"j","progress":50,"timestamp":"1970-01-12T13:46:40.000Z","event":"progress_update","message":"half"}"#
     );
     let view = serde_json::to_value(step.next.unwrap().view()).unwrap();
@@ -427,7 +448,7 @@ fn check(transcript: &str) {
                 let until = now.plus(span(rest));
                 while let Some(at) = job.as_ref().and_then(State::due_at).filter(|at| *at <= until) {
                     let step = job::due(job.as_ref().unwrap(), at);
-                    told.extend(step.events.iter().map(brief));
+                    told.extend(briefs(&step));
                     job = step.next;
                 }
                 now = until;
@@ -439,7 +460,7 @@ fn check(transcript: &str) {
             ">" => {
                 let step = run(job.as_ref(), now, verb, argument, &limits)
                     .unwrap_or_else(|fault| panic!("`{line}`: {fault}"));
-                told.extend(step.events.iter().map(brief));
+                told.extend(briefs(&step));
                 job = step.next;
             }
             "!" => {
@@ -485,6 +506,15 @@ fn command(verb: &str, body: Value) -> JobCommand {
         "heartbeat" => JobCommand::Heartbeat(from(body)),
         _ => panic!("{verb}"),
     }
+}
+
+/// What watchers of the job are told; operators hear of each status, too.
+fn briefs(step: &Step<Job>) -> Vec<String> {
+    let (watched, news): (Vec<_>, Vec<_>) =
+        step.events.iter().partition(|event| event.audience == Audience::Rooms);
+    let statuses = watched.iter().filter(|event| event.name == job::AGENT_STATUS).count();
+    assert_eq!(news.len(), statuses, "a job_event for each status");
+    watched.into_iter().map(brief).collect()
 }
 
 /// An event in a few words: the status and error, or the progress and message.

@@ -6,10 +6,10 @@
 //! An event, format 1 (numbers are LEB128 unless said):
 //!
 //! ```text
-//! 1 | order | through | at | flags: 1 byte | id: 16 bytes, big-endian | length of name | name | data to the end
+//! 1 | order | through | at | flags: 1 byte | expiry, if it has one | id: 16 bytes, big-endian | length of name | name | data to the end
 //! ```
 //!
-//! `flags`: bit 0 is the shape (1: flat), bits 1 and 2 the audience.
+//! `flags`: bit 0 is the shape (1: flat), bits 1 to 3 the audience, bit 4 says that there is an expiry.
 
 use std::sync::Arc;
 
@@ -54,7 +54,11 @@ pub(crate) fn encode_event(out: &mut Vec<u8>, heading: Heading, append: &Append)
         Audience::Root => 3,
         Audience::Ws => 4,
     };
-    out.push(shape | audience << 1);
+    let expires = u8::from(event.expires_at.is_some());
+    out.push(shape | audience << 1 | expires << 4);
+    if let Some(at) = event.expires_at {
+        push_number(out, at.0);
+    }
     out.extend_from_slice(&event.id.0.to_be_bytes());
     push_text(out, &event.name);
     out.extend_from_slice(event.data.get().as_bytes());
@@ -75,7 +79,7 @@ pub(crate) fn decode_event(
     let heading = read_heading(&mut reader)?;
     let flags = reader.byte()?;
     let shape = if flags & 1 == 0 { Shape::Wrapped } else { Shape::Flat };
-    let audience = match flags >> 1 {
+    let audience = match flags >> 1 & 0b111 {
         0 => Audience::Rooms,
         1 => Audience::Logs,
         2 => Audience::Admin,
@@ -83,13 +87,18 @@ pub(crate) fn decode_event(
         4 => Audience::Ws,
         other => return Err(Failure::Damaged(format!("an event has the audience {other}"))),
     };
+    let expires_at = match flags >> 4 {
+        0 => None,
+        1 => Some(Timestamp(reader.number()?)),
+        _ => return Err(Failure::Damaged(format!("an event has the flags {flags:#x}"))),
+    };
     let id = reader.take(16)?.try_into().expect("invariant: 16 bytes were taken");
     let name = reader.text()?.into();
     let data = text(reader.rest)?.to_owned();
     let data = RawValue::from_string(data)
         .map_err(|error| Failure::Damaged(format!("the data of an event is not JSON: {error}")))?;
     let id = EventId(u128::from_be_bytes(id));
-    let event = Event { id, name, data: Arc::from(data), at: heading.at, shape };
+    let event = Event { id, name, data: Arc::from(data), at: heading.at, shape, expires_at };
     Ok(Kept { room: room.clone(), position, order: heading.order, event, audience })
 }
 
@@ -214,6 +223,7 @@ mod tests {
         append.audience = Audience::Admin;
         append.event.shape = Shape::Flat;
         append.event.at = Timestamp(u64::MAX);
+        append.event.expires_at = Some(Timestamp(u64::MAX - 1));
         (Heading { order: u64::MAX, through: 1 << 40, at: append.event.at }, append)
     }
 
@@ -226,7 +236,9 @@ mod tests {
         let kept = decode_event(&body, &room("tasks"), None).unwrap();
         assert_eq!((kept.order, kept.audience, kept.event.id), (u64::MAX, Audience::Admin, append.event.id));
         assert_eq!((&kept.event.name, kept.event.data.get()), (&append.event.name, append.event.data.get()));
-        assert_eq!((kept.event.at, kept.event.shape), (Timestamp(u64::MAX), Shape::Flat));
+        let Event { at, shape, expires_at, .. } = kept.event;
+        let read = (at, shape, expires_at);
+        assert_eq!(read, (Timestamp(u64::MAX), Shape::Flat, Some(Timestamp(u64::MAX - 1))));
     }
 
     #[test]

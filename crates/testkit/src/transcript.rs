@@ -14,7 +14,7 @@
 //! a > NEW                    forgets its session, to open another; ids and offset are kept
 //! a < GET 200 4x             what must come next for `a`; `*` stands for anything, `$sid`, `$pid`, `$offset` (or
 //!                            `$b.sid` …) for what the peer was last given
-//! ! emit a tick [1] ack=7 timeout=5s      the application (also: order=7, replay=7): emit, cast, join, leave, answer, accept, refuse,
+//! ! emit a tick [1] ack=7 timeout=5s      the application (also: order=7, replay=7): emit, cast, join, leave, answer, accept, afresh, refuse,
 //!                            disconnect, close, shutdown, drain, restore; for mail: hold, step, release; and the
 //!                            whole process: `crash 2`, to come back with two shards
 //! ? event a tick [1]         what the application must have heard since the last such line
@@ -28,8 +28,8 @@ use std::time::Duration;
 
 use eio_proto::{Revision, Sid};
 use engine_core::{
-    AckRequest, AckToken, Config, Flags, LinkKey, Moment, Opening, Order, Reply, RequestId, Restored,
-    SessionKey, Shard, SocketKey, Target,
+    Accepted, AckRequest, AckToken, Config, Flags, LinkKey, Moment, Opening, Order, Reply, RequestId,
+    Restored, SessionKey, Shard, SocketKey, Target,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -445,6 +445,10 @@ impl Stage {
                 let (index, socket) = self.socket(first)?;
                 self.accept(index, socket);
             }
+            "afresh" => {
+                let (index, socket) = self.socket(first)?;
+                self.accept_with(index, socket, Shard::accept_afresh);
+            }
             "refuse" => {
                 let (index, socket) = self.socket(first)?;
                 let (message, data) = tail.split_once(" {").map_or((tail, None), |(message, data)| {
@@ -521,8 +525,17 @@ impl Stage {
     }
 
     fn accept(&mut self, index: usize, socket: SocketKey) {
+        self.accept_with(index, socket, Shard::accept);
+    }
+
+    fn accept_with(
+        &mut self,
+        index: usize,
+        socket: SocketKey,
+        accept: impl FnOnce(&mut Shard, SocketKey) -> Option<Accepted>,
+    ) {
         let name = self.name_of(index, socket);
-        let accepted = self.cluster.with(index, |shard, _| shard.accept(socket));
+        let accepted = self.cluster.with(index, |shard, _| accept(shard, socket));
         self.notes.push_back(match accepted {
             None => format!("gone {name}"),
             Some(accepted) if accepted.recovered => format!("recovered {name}"),
@@ -854,6 +867,7 @@ impl Said {
         for word in words.split_whitespace() {
             match word.split_once('=') {
                 None if word == "volatile" => flags.volatile = true,
+                None if word == "transient" => flags.transient = true,
                 None if word == "uncompressed" => flags.uncompressed = true,
                 Some(("ack", token)) => {
                     let token = token.parse().map_err(|_| "ack=number")?;

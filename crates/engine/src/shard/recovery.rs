@@ -107,6 +107,7 @@ impl ShardState {
             handshake,
             kept,
             recovered: false.into(),
+            is_afresh: false.into(),
         });
         let entry = Entry { key: socket, socket: Socket { shared }, namespace, is_connected: false };
         put(&mut self.sockets, socket.slot(), entry);

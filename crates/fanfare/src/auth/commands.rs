@@ -8,12 +8,13 @@ use engine::{ConnectRequest, Namespace, Refusal, Socket};
 use hub::access::Action;
 use hub::principal::{Principal, PrincipalKind};
 use hub::room::RoomName;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::identity::Identity;
 use super::presented::Presented;
 use super::{ADMIN_NAMESPACE, Authenticator, audit};
 use crate::codes::Fault;
+use crate::filters::room_of;
 use crate::limits::Limits;
 use crate::tally::Tally;
 
@@ -64,6 +65,11 @@ async fn identify(auth: &Authenticator, limits: &Limits, request: &ConnectReques
         // Recovered: rooms and missed events are the old socket's, so it must be the same user.
         Some(identity) if is_same(&identity.principal(), &principal) => {
             identity.sit(|| limits.seat(&principal))?;
+            if !auth.may_have_back(request, &identity, &principal).await {
+                // What it missed is queued as one, before anything could be looked at: so it gets none of it.
+                identity.standings.clear();
+                request.start_over();
+            }
             identity.replace(principal);
         }
         Some(_) => return Err(AuthFault::TokenOtherUser.into()),
@@ -74,6 +80,14 @@ async fn identify(auth: &Authenticator, limits: &Limits, request: &ConnectReques
         }
     }
     Ok(())
+}
+
+/// What a new token has brought.
+pub(crate) struct Refreshed {
+    /// When it ends, in RFC 3339; `None` if it does not.
+    pub(crate) expires_at: Option<String>,
+    /// Rooms that the socket may be in no longer, and has left.
+    pub(crate) left: Vec<String>,
 }
 
 /// Whether a principal may take another's place on a live socket.
@@ -128,13 +142,39 @@ pub(crate) fn principal_of(socket: &Socket) -> Arc<Principal> {
 }
 
 impl Authenticator {
+    /// Whether a socket that comes back may be in all of its rooms still, and so have what it missed there.
+    async fn may_have_back(
+        &self,
+        request: &ConnectRequest,
+        identity: &Identity,
+        principal: &Principal,
+    ) -> bool {
+        for room in request.rooms().await {
+            let Ok(room) = RoomName::parse(room_of(&room)) else { continue };
+            if !identity.standings.of(&room).is_invited
+                && self.may(principal, &room, Action::Join).await.is_err()
+            {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Whether an operator has brought a socket into a room: an explicit grant, which holds until it leaves.
+fn is_invited(socket: &Socket, room: &RoomName) -> bool {
+    socket.state::<Identity>().is_some_and(|identity| identity.standings.of(room).is_invited)
+}
+
+impl Authenticator {
     /// Whether a socket may join, after asking the application.
     ///
     /// # Errors
     /// As [`Authenticator::may`].
     pub(crate) async fn may_join(&self, socket: &Socket, room: &RoomName) -> Result<(), Fault> {
         let principal = principal_of(socket);
-        let outcome = self.may(&principal, room, Action::Join).await;
+        let outcome =
+            if is_invited(socket, room) { Ok(()) } else { self.may(&principal, room, Action::Join).await };
         let refused = outcome.as_ref().err().map(|fault| fault.code.as_str());
         audit::joined(socket, &principal, room.as_str(), refused, self.is_open());
         outcome
@@ -146,10 +186,10 @@ impl Authenticator {
         let mut left = Vec::new();
         // The first is the socket's own.
         for name in socket.rooms().await.into_iter().skip(1) {
-            let Ok(room) = RoomName::parse(name.as_str()) else { continue };
-            if self.may(&principal, &room, Action::Join).await.is_err() {
-                socket.leave(name.as_str());
-                left.push(name);
+            let Ok(room) = RoomName::parse(room_of(&name)) else { continue };
+            if !is_invited(socket, &room) && self.may(&principal, &room, Action::Join).await.is_err() {
+                left.push(room.as_str().to_owned());
+                socket.leave(name);
             }
         }
         left
@@ -159,7 +199,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// The peer's fault, as for a connect, and [`AuthFault::TokenOtherUser`]. The old token goes on to hold then.
-    pub(crate) async fn refresh(&self, socket: &Socket, token: String) -> Result<Value, Fault> {
+    pub(crate) async fn refresh(&self, socket: &Socket, token: String) -> Result<Refreshed, Fault> {
         let Some(identity) = socket.state::<Identity>() else {
             return Err(AuthFault::TokenMissing.into());
         };
@@ -194,6 +234,6 @@ impl Authenticator {
         }
         self.expiries.watch(socket, &identity);
         let left = self.enforce_rooms(socket).await;
-        Ok(json!({ "expires_at": expires_at, "left": left }))
+        Ok(Refreshed { expires_at, left })
     }
 }

@@ -7,7 +7,7 @@ use hub::principal::Principal;
 use super::expiry::Watch;
 use crate::codes::Fault;
 use crate::limits::Seat;
-use crate::realtime::Turns;
+use crate::realtime::{Standings, Turns};
 
 /// Who a socket is. Attached to it as its state; survives recovery, and may be replaced in place.
 pub(crate) struct Identity {
@@ -15,6 +15,8 @@ pub(crate) struct Identity {
     pub(super) watch: Watch,
     /// The order of its commands, which outlives the principal.
     pub(crate) turns: Turns,
+    /// As what it is in rooms.
+    pub(crate) standings: Standings,
     /// Its place among its user's sockets.
     seat: OnceLock<Seat>,
 }
@@ -26,6 +28,7 @@ impl Identity {
             principal: RwLock::new(Arc::new(principal)),
             watch: Watch::default(),
             turns: Turns::default(),
+            standings: Standings::default(),
             seat: OnceLock::new(),
         }
     }

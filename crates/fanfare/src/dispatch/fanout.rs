@@ -7,6 +7,8 @@ use hub::room::{RoomKind, RoomName};
 use hub::store::Placed;
 use serde_json::value::RawValue;
 
+use crate::filters::Filters;
+
 /// The namespaces that share the rooms.
 pub(crate) const ROOM_NAMESPACES: [&str; 2] = ["/", "/ws"];
 
@@ -19,6 +21,10 @@ pub(super) struct Delivery<'a> {
     /// Sockets that do not get it, by room or id.
     pub(super) except: &'a [RoomName],
     pub(super) is_volatile: bool,
+    /// Not for those who come back later.
+    pub(super) is_transient: bool,
+    /// Who wants what of these rooms.
+    pub(super) filters: &'a Filters,
     /// `None`: it is not kept.
     pub(super) order: Option<u64>,
 }
@@ -39,63 +45,69 @@ pub(super) async fn send(server: &Server, delivery: &Delivery<'_>) {
 }
 
 async fn send_to_rooms(server: &Server, delivery: &Delivery<'_>) {
+    // Where the members of each room are that want it.
+    let reach = delivery.filters.reach(delivery.event, delivery.rooms);
     if delivery.event.shape == Shape::Flat {
         // All read the same.
-        let rooms: Vec<&RoomName> = delivery.rooms.iter().collect();
-        return send_to_members(server, delivery, &rooms, &[], None).await;
+        let names: Vec<&str> = reach.iter().flatten().map(|name| &**name).collect();
+        return send_to_members(server, delivery, &names, &[], None).await;
     }
     // The dashboard mirrors: it shows an event as the room has it where that belongs.
-    let (mirrors, mains): (Vec<&RoomName>, Vec<&RoomName>) = delivery
+    let (mirrors, mains): (Vec<_>, Vec<_>) = delivery
         .rooms
         .iter()
-        .partition(|room| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
-    for (nth, room) in mains.iter().enumerate() {
-        let (mut members, mut others) = (vec![*room], Vec::new());
+        .zip(&reach)
+        .partition(|(room, _)| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
+    let mut told: Vec<&str> = mirrors.iter().flat_map(|(_, names)| *names).map(|name| &**name).collect();
+    for (nth, (room, names)) in mains.into_iter().enumerate() {
+        let names = names.iter().map(|name| &**name);
         if nth == 0 {
-            members.extend(&mirrors);
+            let members: Vec<&str> = names.clone().chain(told.iter().copied()).collect();
+            send_to_members(server, delivery, &members, &[], Some(room)).await;
         } else {
             // Those who are in an earlier one, or in a mirror, have it already.
-            others.extend(mains[..nth].iter().chain(&mirrors).copied());
+            let members: Vec<&str> = names.clone().collect();
+            send_to_members(server, delivery, &members, &told, Some(room)).await;
         }
-        send_to_members(server, delivery, &members, &others, Some(room)).await;
+        told.extend(names);
     }
 }
 
-/// Sends to the members of `rooms` that are in none of `others`, in all namespaces, what those in `shown` get to read.
+/// Sends to the members of `rooms` that are in none of `others`, rooms of the engine both, in all namespaces: what those
+/// in `shown` get to read.
 async fn send_to_members(
     server: &Server,
     delivery: &Delivery<'_>,
-    rooms: &[&RoomName],
-    others: &[&RoomName],
+    rooms: &[&str],
+    others: &[&str],
     shown: Option<&RoomName>,
 ) {
     // Written for the first who wants it: most events of a busy server are for rooms that nobody watches.
     let mut argument = None;
     for namespace in ROOM_NAMESPACES {
-        if !rooms.iter().any(|room| server.has_members(namespace, room.as_str())) {
+        if !rooms.iter().any(|room| server.has_members(namespace, room)) {
             continue;
         }
         let placed = |room: &&RoomName| delivery.placed.iter().find(|placed| placed.room == **room);
         let position = || shown.as_ref().and_then(placed).and_then(|placed| placed.position);
         let argument = argument.get_or_insert_with(|| delivery.event.argument(shown, position()));
-        let members = flagged(server.of(namespace), delivery)
-            .to(names(rooms.iter().copied()))
-            .except(names(others.iter().copied()));
+        let members = flagged(server.of(namespace), delivery).to(rooms).except(others);
         emit(&members, delivery.event, argument).await;
     }
 }
 
 fn flagged(broadcaster: Broadcaster, delivery: &Delivery<'_>) -> Broadcaster {
-    let broadcaster = broadcaster.except(names(delivery.except));
+    let broadcaster = broadcaster.except(delivery.filters.names_of(delivery.except));
     let broadcaster = match delivery.order {
         Some(order) => broadcaster.order(order),
         None => broadcaster,
     };
+    let broadcaster = if delivery.is_transient { broadcaster.transient() } else { broadcaster };
     if delivery.is_volatile { broadcaster.volatile() } else { broadcaster }
 }
 
-fn names<'a>(rooms: impl IntoIterator<Item = &'a RoomName>) -> Vec<&'a str> {
-    rooms.into_iter().map(RoomName::as_str).collect()
+fn names(rooms: &[RoomName]) -> Vec<&str> {
+    rooms.iter().map(RoomName::as_str).collect()
 }
 
 async fn emit(to: &Broadcaster, event: &Event, argument: &RawValue) {

@@ -20,6 +20,7 @@ pub(crate) use turn::position_json;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use engine::{RestoreRequest, Server, Sid, Socket};
 use hub::event::{EventId, Position};
@@ -33,6 +34,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::auth::Identity;
 use crate::codes::{Code, Fault};
+use crate::filters::{Channel, Filters};
 
 /// Operations that may wait, and events in them. 16,384: at 100,000 a second, what comes in the time of a slow disk's flush; beyond it
 /// publishers are told to try again.
@@ -73,7 +75,8 @@ pub(crate) type Rule =
     Box<dyn FnMut(Option<&Record>, Timestamp) -> Result<Decision, hub::fault::Fault> + Send + Sync>;
 
 /// What is done when a record's time has come.
-pub(crate) type DueRule = fn(&Record, Timestamp) -> Result<Decision, hub::fault::Fault>;
+pub(crate) type DueRule =
+    Arc<dyn Fn(&Record, Timestamp) -> Result<Decision, hub::fault::Fault> + Send + Sync>;
 
 /// What an operation has come to.
 #[derive(Clone, Debug)]
@@ -122,12 +125,35 @@ pub(super) enum Operation {
 /// A socket that is given its place among the watchers.
 pub(super) enum Attachment {
     /// It joins a room, after what the log has for it.
-    Join { socket: Socket, room: RoomName, replay: Replay, reply: oneshot::Sender<Result<Attached, Fault>> },
+    Join {
+        socket: Socket,
+        room: RoomName,
+        /// What it wants of the room, if not all.
+        channel: Option<Arc<Channel>>,
+        replay: Replay,
+        reply: oneshot::Sender<Result<Attached, Fault>>,
+    },
     /// It comes back.
     Restore(Box<Returning>),
 }
 
-/// A socket that comes back from what is kept of it.
+/// A socket that asks to come back from what is kept of it.
+pub(crate) struct Asking {
+    /// The peer that waits.
+    pub(crate) request: RestoreRequest,
+    /// Its public id.
+    pub(crate) sid: Sid,
+    /// Its rooms, each with the order up to which nothing in it is for the socket.
+    pub(crate) rooms: Vec<(RoomName, u64)>,
+    /// The rooms of which it wants only a part.
+    pub(crate) channels: HashMap<RoomName, Arc<Channel>>,
+    /// The order up to which it has everything.
+    pub(crate) order: u64,
+    /// What goes along with it.
+    pub(crate) state: Arc<Identity>,
+}
+
+/// The same with its place in the order.
 pub(crate) struct Returning {
     /// The peer that waits.
     pub(crate) request: RestoreRequest,
@@ -135,6 +161,8 @@ pub(crate) struct Returning {
     pub(crate) sid: Sid,
     /// Its rooms, each with the order up to which nothing in it is for the socket.
     pub(crate) rooms: Vec<(RoomName, u64)>,
+    /// The rooms of which it wants only a part.
+    pub(crate) channels: HashMap<RoomName, Arc<Channel>>,
     /// The order up to which it has everything.
     pub(crate) order: u64,
     /// What goes along with it.
@@ -148,8 +176,16 @@ pub(crate) struct Returning {
 
 impl Returning {
     /// Whether an event of a room is one that the socket missed.
-    pub(super) fn has_missed(&self, room: &RoomName, order: u64) -> bool {
-        order > self.order && self.rooms.iter().any(|(own, since)| own == room && order > *since)
+    pub(super) fn has_missed(&self, Kept { room, order, event, .. }: &Kept) -> bool {
+        *order > self.order
+            && self.rooms.iter().any(|(own, since)| own == room && order > since)
+            && self.channels.get(room).is_none_or(|channel| channel.lets_pass(event))
+    }
+
+    /// The engine's rooms that it comes back to.
+    pub(super) fn names(&self) -> Vec<String> {
+        let name = |room| self.channels.get(room).map_or(RoomName::as_str(room), |channel| channel.name());
+        self.rooms.iter().map(|(room, _)| name(room).to_owned()).collect()
     }
 }
 
@@ -160,6 +196,9 @@ pub(super) struct Shared {
     pub(super) policies: Arc<Policies>,
     /// Events that a socket that comes back may have missed. Who missed more begins anew.
     pub(super) restored_max: usize,
+    pub(super) filters: Filters,
+    /// How long a lost socket may come back.
+    pub(super) away_max: Duration,
     /// The newest order that has been sent out.
     pub(super) sent_order: AtomicU64,
     /// Whether the last commit failed.
@@ -197,7 +236,9 @@ impl Dispatcher {
         server: Server,
         store: Arc<dyn Store>,
         policies: Arc<Policies>,
+        filters: Filters,
         outbox_bytes_max: usize,
+        away_max: Duration,
         due_rules: Vec<(RecordKind, DueRule)>,
     ) -> Self {
         let (operations, waiting) = mpsc::channel(OPERATIONS_MAX);
@@ -206,6 +247,8 @@ impl Dispatcher {
             store,
             policies,
             restored_max: RESTORED_MAX.min(outbox_bytes_max / RESTORED_BYTES_MIN),
+            filters,
+            away_max,
             sent_order: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
             due_rules,
@@ -273,10 +316,11 @@ impl Dispatcher {
         &self,
         socket: Socket,
         room: RoomName,
+        channel: Option<Arc<Channel>>,
         replay: Replay,
     ) -> Result<Attached, Fault> {
         let (reply, outcome) = oneshot::channel();
-        let joining = Attachment::Join { socket, room, replay, reply };
+        let joining = Attachment::Join { socket, room, channel, replay, reply };
         self.operations.send(Operation::Attach(joining)).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
     }
@@ -297,14 +341,8 @@ impl Dispatcher {
     ///
     /// # Errors
     /// Some of what it missed is gone, or the peer is.
-    pub(crate) async fn restore(
-        &self,
-        request: RestoreRequest,
-        sid: Sid,
-        rooms: Vec<(RoomName, u64)>,
-        order: u64,
-        state: Arc<Identity>,
-    ) -> Result<(), Fault> {
+    pub(crate) async fn restore(&self, asking: Asking) -> Result<(), Fault> {
+        let Asking { request, sid, rooms, channels, order, state } = asking;
         // Read here and not in its turn, where everybody would wait for it.
         let read_order = self.sent_order();
         let names = rooms.iter().map(|(room, _)| room.clone()).collect();
@@ -317,7 +355,7 @@ impl Dispatcher {
         };
         missed.retain(|kept| kept.order <= read_order);
         let (reply, outcome) = oneshot::channel();
-        let returning = Returning { request, sid, rooms, order, state, missed, read_order, reply };
+        let returning = Returning { request, sid, rooms, channels, order, state, missed, read_order, reply };
         let returning = Attachment::Restore(Box::new(returning));
         self.operations.send(Operation::Attach(returning)).await.map_err(|_| busy())?;
         outcome.await.map_err(|_| busy())?
@@ -331,6 +369,11 @@ impl Dispatcher {
     /// The store, for whoever reads.
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
+    }
+
+    /// Who wants what of rooms.
+    pub(crate) fn filters(&self) -> &Filters {
+        &self.shared.filters
     }
 
     /// What holds for rooms.

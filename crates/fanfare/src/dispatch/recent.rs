@@ -58,23 +58,25 @@ impl Recent {
         })
     }
 
-    /// What several rooms have got after an order, oldest first: an event of several of them as the first has it.
+    /// What several rooms have got after an order, oldest first: an event of several of them once for each, in their
+    /// order.
     pub(super) fn of<'a>(
-        &self,
+        &'a self,
         order: u64,
-        rooms: impl Iterator<Item = &'a RoomName> + Clone,
-    ) -> impl Iterator<Item = Kept> {
+        rooms: impl Iterator<Item = &'a RoomName> + Clone + 'a,
+    ) -> impl Iterator<Item = Kept> + 'a {
         let first = self.events.partition_point(|sent| sent.order <= order);
-        self.events.range(first..).filter_map(move |sent| {
-            let placed =
-                rooms.clone().find_map(|room| sent.placed.iter().find(|placed| placed.room == *room))?;
-            Some(Kept {
-                room: placed.room.clone(),
-                position: placed.position,
-                order: sent.order,
-                event: (*sent.event).clone(),
-                // Nothing else is kept.
-                audience: Audience::Rooms,
+        self.events.range(first..).flat_map(move |sent| {
+            rooms.clone().filter_map(|room| {
+                let placed = sent.placed.iter().find(|placed| placed.room == *room)?;
+                Some(Kept {
+                    room: placed.room.clone(),
+                    position: placed.position,
+                    order: sent.order,
+                    event: (*sent.event).clone(),
+                    // Nothing else is kept.
+                    audience: Audience::Rooms,
+                })
             })
         })
     }

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::codes::{Code, Fault};
 use crate::event::now;
+use crate::filters::Channel;
 
 /// Operations taken at once. 2,048: a transaction of that many events takes some 20 ms; more would only wait longer.
 const BATCH_MAX: usize = 2_048;
@@ -272,8 +273,15 @@ impl Dispatch {
     }
 
     fn prepare(&mut self, now: Timestamp, outgoing: Outgoing, appends: &mut Vec<Append>) -> Prepared {
-        let Outgoing { name, data, shape, audience, rooms, except, key, volatile } = outgoing;
-        let event = Event { id: self.ids.next(now), name: (&*name).into(), data: data.0, at: now, shape };
+        let Outgoing { name, data, shape, audience, rooms, except, key, volatile, ttl } = outgoing;
+        let event = Event {
+            id: self.ids.next(now),
+            name: (&*name).into(),
+            data: data.0,
+            at: now,
+            shape,
+            expires_at: ttl.map(|ttl| now.plus(ttl.span())),
+        };
         let mut placements = Vec::new();
         // The rooms of other audiences are channels, which keep nothing.
         for room in rooms.iter().filter(|_| !volatile && audience == Audience::Rooms) {
@@ -369,6 +377,12 @@ impl Dispatch {
                 placed: &placed,
                 except: &prepared.except,
                 is_volatile: prepared.is_volatile,
+                // What is of no use any more by the time somebody may still come back is not given back to anybody.
+                is_transient: prepared
+                    .event
+                    .expires_at
+                    .is_some_and(|end| end.since(prepared.event.at) < self.shared.away_max),
+                filters: &self.shared.filters,
                 order,
             };
             fanout::send(&self.shared.server, &sending).await;
@@ -386,19 +400,22 @@ impl Dispatch {
     async fn attach_all(&mut self, attachments: Vec<Attachment>) {
         let mut joining: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
         for attach in attachments {
-            let (socket, room, replay, reply) = match attach {
-                Attachment::Join { socket, room, replay, reply } => (socket, room, replay, reply),
+            let (socket, room, channel, replay, reply) = match attach {
+                Attachment::Join { socket, room, channel, replay, reply } => {
+                    (socket, room, channel, replay, reply)
+                }
                 Attachment::Restore(returning) => {
                     joining.extend(self.begin_restore(*returning).await);
                     continue;
                 }
             };
-            let outcome = self.replay(&socket, &room, replay).await;
+            let outcome = self.replay(&socket, &room, channel.as_deref(), replay).await;
             match outcome {
                 Ok(attached) => {
                     joining.push(Box::pin(async move {
                         // Nobody waits any more: the caller has gone.
-                        let _ = reply.send(match socket.join_waiting(room.as_str()).await {
+                        let name = channel.as_deref().map_or(room.as_str(), Channel::name);
+                        let _ = reply.send(match socket.join_waiting(name).await {
                             engine::Joined::TooManyRooms { max } => Err(Fault::new(
                                 Code::TooManyRooms,
                                 format!("a socket may be in {max} rooms; leave another one first"),
@@ -439,11 +456,12 @@ impl Dispatch {
             let rooms = returning.rooms.iter().map(|(room, _)| room);
             returning.missed.extend(self.recent.of(returning.read_order, rooms));
         }
+        let now = now();
         let mut restored = Restored::new(returning.sid, sent);
         let mut last = None;
         for kept in &returning.missed {
             // An event of several of its rooms comes once for each, one after the other.
-            if last == Some(kept.order) || !returning.has_missed(&kept.room, kept.order) {
+            if last == Some(kept.order) || !returning.has_missed(kept) || kept.event.is_expired(now) {
                 continue;
             }
             last = Some(kept.order);
@@ -455,7 +473,7 @@ impl Dispatch {
                 }
             }
         }
-        restored.rooms = returning.rooms.iter().map(|(room, _)| room.to_string()).collect();
+        restored.rooms = returning.names();
         restored.state = Some(returning.state);
         let (request, reply) = (returning.request, returning.reply);
         Some(Box::pin(async move {
@@ -470,8 +488,12 @@ impl Dispatch {
         &mut self,
         socket: &engine::Socket,
         room: &RoomName,
+        channel: Option<&Channel>,
         replay: Replay,
     ) -> Result<Attached, Fault> {
+        let now = now();
+        let is_wanted =
+            |event: &Event| !event.is_expired(now) && channel.is_none_or(|channel| channel.lets_pass(event));
         let (read_order, mut position, events) = match replay {
             Replay::Nothing(page) => {
                 let position = Position { epoch: page.epoch, seq: page.last_seq };
@@ -489,6 +511,7 @@ impl Dispatch {
             Replay::Latest(events, order) => (order, None, events),
         };
         let mut replayed = 0;
+        // Of what was read, whoever read it has left out what is not wanted.
         for kept in &events {
             let argument = kept.event.argument(Some(room), kept.position);
             give(socket, &kept.event, &argument, kept.order).await;
@@ -505,9 +528,12 @@ impl Dispatch {
             let sent = self.shared.sent_order.load(Ordering::Acquire);
             // What this turn has committed and not sent out yet comes by itself.
             for kept in missing.into_iter().take_while(|kept| kept.order <= sent) {
-                give(socket, &kept.event, &kept.event.argument(Some(room), kept.position), kept.order).await;
                 position = kept.position.or(position);
-                replayed += 1;
+                if is_wanted(&kept.event) {
+                    let argument = kept.event.argument(Some(room), kept.position);
+                    give(socket, &kept.event, &argument, kept.order).await;
+                    replayed += 1;
+                }
             }
         } else {
             let missing: Vec<(Arc<Event>, Option<Position>, u64)> = self
@@ -516,9 +542,11 @@ impl Dispatch {
                 .map(|(sent, position)| (sent.event.clone(), position, sent.order))
                 .collect();
             for (event, at, order) in missing {
-                give(socket, &event, &event.argument(Some(room), at), order).await;
                 position = at.or(position);
-                replayed += 1;
+                if is_wanted(&event) {
+                    give(socket, &event, &event.argument(Some(room), at), order).await;
+                    replayed += 1;
+                }
             }
         }
         Ok(Attached { position, replayed })
@@ -541,11 +569,11 @@ impl Dispatch {
         };
         for record in records {
             let rule = self.shared.due_rules.iter().find(|(kind, _)| *kind == record.key.kind);
-            let Some(&(_, rule)) = rule else {
+            let Some((_, rule)) = rule else {
                 tracing::error!(kind = record.key.kind.as_str(), "a record is due that nothing attends to");
                 continue;
             };
-            batch.push(due_operation(record.key, rule));
+            batch.push(due_operation(record.key, rule.clone()));
         }
         self.learn_next_due_after(now()).await;
     }

@@ -131,6 +131,7 @@ impl Hub {
             except: Vec::new(),
             key: Box::default(),
             volatile: false,
+            ttl: None,
         };
         self.dispatcher().publish(None, vec![outgoing]).map(|_| ())
     }

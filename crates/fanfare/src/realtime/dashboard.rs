@@ -1,4 +1,5 @@
-//! Owns the commands by which sockets send updates to the topics of the dashboard. Does not know what updates say: the
+//! Owns the commands by which sockets send updates to the topics of the dashboard, and the look at it that everybody is given who
+//! connects. Does not know what updates say: the
 //! vocabulary checks them and says where they go.
 
 use std::borrow::Cow;
@@ -8,8 +9,9 @@ use engine::{Event, Namespace};
 use hub::access::{Access, Action, decide};
 use hub::json::Json;
 use hub::outgoing::Outgoing;
-use hub::room::RoomName;
+use hub::room::{RoomKind, RoomName};
 use hub::schema;
+use hub::store::Kept;
 use serde_json::value::RawValue;
 
 use super::Hub;
@@ -47,7 +49,34 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
     }
 }
 
+/// The latest of the dashboard as it was read last. Read again only when something was sent since: many pages that connect
+/// at once share a look.
+#[derive(Default)]
+pub(crate) struct Glance(tokio::sync::Mutex<Option<(u64, Vec<Kept>)>>);
+
 impl Hub {
+    /// The latest of a room that keeps no more, and the order before it was read.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(super) async fn latest_of(&self, room: &RoomName) -> Result<(Vec<Kept>, u64), Fault> {
+        if room.kind() != RoomKind::Dashboard {
+            // Asked for before the read, so that nothing can come between.
+            let order = self.dispatcher().sent_order();
+            return Ok((self.dispatcher().store().read_latest(room.clone()).await?, order));
+        }
+        let mut held = self.glance.0.lock().await;
+        let order = self.dispatcher().sent_order();
+        if let Some((read_at, latest)) = &*held
+            && *read_at == order
+        {
+            return Ok((latest.clone(), order));
+        }
+        let latest = self.dispatcher().store().read_latest(room.clone()).await?;
+        *held = Some((order, latest.clone()));
+        Ok((latest, order))
+    }
+
     fn update(&self, socket: &engine::Socket, event: &Event<'_>) -> Result<Outgoing, Fault> {
         let data: Box<RawValue> = argument(event, "an object")?;
         check_depth(&data)?;
@@ -73,6 +102,7 @@ impl Hub {
             except: Vec::new(),
             key: inspected.key,
             volatile: false,
+            ttl: None,
         })
     }
 }

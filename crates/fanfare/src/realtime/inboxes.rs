@@ -1,26 +1,34 @@
 //! Owns when a user's notifications are told, and when they count as delivered. Does not know what an inbox is; that is
 //! the hub's. Invariant: what has not arrived for certain stays in the inbox.
 //!
-//! Nothing tells that an event has arrived, but this proves it: a socket that leaves in good order has read what came
+//! A client may say that it has got one, by `notification_ack`. The ack of Socket.IO itself is not asked for: an event that
+//! awaits one could not be given again to a socket that comes back.
+//!
+//! Of a client that says nothing, nothing tells that an event has arrived, but this proves it: a socket that leaves in good order has read what came
 //! before, and one that still lives after a ping and its time-out has answered a ping that came after. So whatever was
 //! told is held here with the sockets that were there; then it leaves the inbox, or is told to whoever has come since.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use engine::{Reason, Socket};
+use engine::{Event, Namespace, Reason, Socket};
 use hub::notification::{self, Arrival, Inbox, Message, NotificationLimits};
 use hub::principal::PrincipalKind;
 use hub::record::{State as _, Step};
 use hub::room::{RoomKind, RoomName};
-use hub::store::IdempotencyKey;
+use hub::schedule::{self, Letter, Schedule};
+use hub::store::{IdempotencyKey, Record};
+use hub::time::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Hub;
+use super::caller::{Caller, argument};
 use crate::auth::principal_of;
-use crate::codes::Fault;
+use crate::codes::{Code, Fault};
 use crate::dispatch::{Committed, Rule, record_rule};
 
 /// Users whose notifications are on their way. 100,000: beyond it nothing is lost, but told again on return.
@@ -41,6 +49,51 @@ struct Told {
     at: Instant,
 }
 
+/// The argument of `notification_ack`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acknowledgement {
+    id: Option<String>,
+    ids: Option<Vec<String>>,
+}
+
+pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
+    let hub = hub.clone();
+    namespace.on_raw("notification_ack", move |socket, event| {
+        let Some(caller) = Caller::admit(socket, event, &hub) else { return };
+        let outcome = acknowledged(event).and_then(|ids| {
+            let principal = principal_of(socket);
+            let user = principal.user.clone().filter(|_| principal.kind != PrincipalKind::Key);
+            let nobody = || Fault::new(Code::Forbidden, "nobody in particular has no notifications");
+            Ok((user.ok_or_else(nobody)?, ids))
+        });
+        match outcome {
+            Ok((user, ids)) => {
+                let worker = hub.clone();
+                hub.in_turn(socket, caller, move |caller| async move {
+                    let outcome = worker.acknowledge(&user, ids).await;
+                    caller.finish(outcome);
+                });
+            }
+            Err(fault) => caller.refuse(&fault),
+        }
+    });
+}
+
+fn acknowledged(event: &Event<'_>) -> Result<Vec<String>, Fault> {
+    let ids = match argument(event, "{id} or {ids}")? {
+        Acknowledgement { id: Some(id), ids: None } => vec![id],
+        Acknowledgement { id: None, ids: Some(ids) } => ids,
+        Acknowledgement { .. } => {
+            return Err(Fault::new(Code::BadPayload, "give `id` or `ids`, one of them"));
+        }
+    };
+    if ids.len() > TOLD_MAX {
+        return Err(Fault::new(Code::TooMany, format!("{} ids exceed {TOLD_MAX}", ids.len())));
+    }
+    Ok(ids)
+}
+
 impl Hub {
     /// Notifies a user, at once or when they come.
     ///
@@ -52,10 +105,19 @@ impl Hub {
         message: Message,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Committed, Fault> {
+        self.notify_as(user, Uuid::now_v7().to_string(), message, idempotency).await
+    }
+
+    async fn notify_as(
+        self: &Arc<Self>,
+        user: &str,
+        id: String,
+        message: Message,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Committed, Fault> {
         let room = RoomName::of(RoomKind::User, user)?;
         let sockets = self.sockets_in(&room).await;
         let is_present = !sockets.is_empty();
-        let id = Uuid::now_v7().to_string();
         let (owner, known_as) = (user.to_owned(), id.clone());
         let rule = record_rule::<Inbox, _, _>(
             move |present, now| {
@@ -81,6 +143,60 @@ impl Hub {
             }
         }
         Ok(committed)
+    }
+
+    /// Puts a notification whose moment has come into its user's inbox. May be called again until it is there.
+    pub(crate) fn deliver_letter(self: &Arc<Self>, record: &Record, now: Timestamp) {
+        let Ok(schedule) = Schedule::from_record(&record.state) else { return };
+        let Some(Letter { user_id, message }) = schedule.letter(now).cloned() else { return };
+        let (hub, id) = (self.clone(), schedule.id().to_owned());
+        self.control.spawn(async move {
+            let idempotency = IdempotencyKey { scope: "schedule".into(), key: id.as_str().into() };
+            let told = hub.notify_as(&user_id, id.clone(), message, Some(idempotency)).await;
+            let done = match told {
+                Ok(_) => {
+                    let rule = record_rule::<Schedule, _, _>(|_, _| Ok(schedule::deliver()), |_| Value::Null);
+                    hub.dispatcher().change(Some(Schedule::key_of(&id)), None, rule).await.map(|_| ())
+                }
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = done {
+                // Its record wants attention again soon.
+                tracing::warn!(
+                    code = fault.code.as_str(),
+                    message = fault.message,
+                    "a notification still waits"
+                );
+            }
+        });
+    }
+
+    /// A user's client has got these notifications. Answers how many of them had been waiting.
+    ///
+    /// # Errors
+    /// As [`crate::dispatch::Dispatcher::change`].
+    pub(super) async fn acknowledge(&self, user: &str, ids: Vec<String>) -> Result<Value, Fault> {
+        if let Ok(mut inboxes) = self.inboxes.0.lock()
+            && let Some(told) = inboxes.get_mut(user)
+        {
+            for told in told {
+                told.ids.retain(|id| !ids.contains(id));
+            }
+        }
+        let waited = Arc::new(AtomicUsize::new(0));
+        let counted = waited.clone();
+        let rule = record_rule::<Inbox, _, _>(
+            move |present, _| {
+                let Some(inbox) = present else { return Ok(Step { next: None, events: Vec::new() }) };
+                let ids: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+                let waiting = inbox.waiting().filter(|waiting| ids.contains(&*waiting.id)).count();
+                counted.store(waiting, Ordering::Relaxed);
+                Ok(notification::deliver(inbox, &ids, &NotificationLimits::default()))
+            },
+            |_| Value::Null,
+        );
+        self.dispatcher().change(Some(Inbox::key_of(user)), None, rule).await?;
+        Ok(json!({ "delivered": waited.load(Ordering::Relaxed) }))
     }
 
     /// Gives a socket that has just been welcomed what waits for its user.

@@ -18,23 +18,35 @@ use crate::codes::Fault;
 pub(super) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
     builder.namespace("/logs", |namespace| logs(namespace, hub)).namespace("/admin", |namespace| {
         with_basics(namespace, hub);
+        watch_ends(namespace, hub);
         let greeter = hub.clone();
         namespace.on_connect(move |socket| {
             let hub = greeter.clone();
+            hub.tell_connected(&socket);
             async move {
                 if hub.admit(&socket).await.is_some() {
-                    hub.greet(&socket).await;
+                    hub.greet(&socket, None).await;
                 }
             }
         });
     })
 }
 
+fn watch_ends(namespace: &mut Namespace, hub: &Arc<Hub>) {
+    let hub = hub.clone();
+    namespace.on_disconnect(move |socket, reason, _| {
+        hub.tell_disconnected(&socket, reason);
+        std::future::ready(())
+    });
+}
+
 fn logs(namespace: &mut Namespace, hub: &Arc<Hub>) {
     with_basics(namespace, hub);
+    watch_ends(namespace, hub);
     let greeter = hub.clone();
     namespace.on_connect(move |socket| {
         let hub = greeter.clone();
+        hub.tell_connected(&socket);
         async move { hub.welcome_to_logs(socket).await }
     });
     let hub = hub.clone();
@@ -73,7 +85,7 @@ impl Hub {
             });
             socket.join(filter.channel());
         }
-        self.greet(&socket).await;
+        self.greet(&socket, None).await;
     }
 }
 

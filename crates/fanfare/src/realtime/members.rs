@@ -5,7 +5,7 @@
 //! goes when the socket cannot come back any more. It is found by a digest of the secret that its peer shows, so that
 //! whoever reads the database cannot become anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use hub::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Hub;
+use super::{Hub, Standing};
 use crate::auth::{Identity, principal_of};
 use crate::codes::Fault;
-use crate::dispatch::record_rule;
+use crate::dispatch::{Asking, Rule, record_rule};
 use crate::event::now;
 
 /// Time that a record stays after its socket was lost, beyond what the peer has to come back: clocks of both differ, and
@@ -44,6 +44,9 @@ pub(crate) struct Member {
     is_agent: bool,
     /// Its rooms, each with the newest order that had been sent out before it joined.
     pub(crate) rooms: BTreeMap<Box<str>, u64>,
+    /// As what it is in them, where that is not the usual.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    standings: BTreeMap<Box<str>, Standing>,
     created_at: Timestamp,
     /// When the process began that it is connected to, or was.
     began_at: Timestamp,
@@ -115,6 +118,7 @@ impl Hub {
             session: principal.session.clone(),
             is_agent: principal.kind == PrincipalKind::Agent,
             rooms: rooms.iter().map(|room| (room.as_str().into(), order)).collect(),
+            standings: BTreeMap::new(),
             created_at: now(),
             began_at: self.began_at,
             gone_at: None,
@@ -135,11 +139,17 @@ impl Hub {
     /// there again after a crash.
     pub(super) async fn remember_join(&self, socket: &Socket, room: &RoomName) -> Result<(), Fault> {
         let Some(secret) = socket.recovery_id() else { return Ok(()) };
+        let standing = socket.state::<Identity>().map(|identity| identity.standings.of(room));
+        let standing = standing.filter(|standing| *standing != Standing::default());
         let (room, order): (Box<str>, u64) = (room.as_str().into(), self.dispatcher().sent_order());
         let rule = record_rule::<Member, _, _>(
             move |present, _| {
                 Ok(change(present, |member| {
                     member.rooms.entry(room.clone()).or_insert(order);
+                    match &standing {
+                        Some(standing) => member.standings.insert(room.clone(), standing.clone()),
+                        None => member.standings.remove(&room),
+                    };
                 }))
             },
             |_| Value::Null,
@@ -155,6 +165,7 @@ impl Hub {
             move |present, _| {
                 Ok(change(present, |member| {
                     member.rooms.remove(&room);
+                    member.standings.remove(&room);
                 }))
             },
             |_| Value::Null,
@@ -179,13 +190,13 @@ impl Hub {
         self.keep(key(&secret), rule).await;
     }
 
-    async fn keep(&self, key: RecordKey, rule: crate::dispatch::Rule) {
+    async fn keep(&self, key: RecordKey, rule: Rule) {
         if let Err(fault) = self.dispatcher().change(Some(key), None, rule).await {
             // It goes on, but would come back as new after a crash.
             tracing::debug!(
                 code = fault.code.as_str(),
                 message = fault.message,
-                "a socket could not be remembered"
+                "what is known of a socket or agent could not be kept"
             );
         }
     }
@@ -207,7 +218,20 @@ impl Hub {
         let oldest = rooms.iter().map(|(_, since)| *since).min().unwrap_or_else(|| dispatcher.sent_order());
         let order = request.order().unwrap_or(oldest);
         let identity = Arc::new(Identity::new(member.principal()));
-        if let Err(fault) = dispatcher.restore(request, sid, rooms, order, identity).await {
+        let mut channels = HashMap::new();
+        for (room, standing) in &member.standings {
+            let Ok(room) = RoomName::parse(&**room) else { continue };
+            let mut standing = standing.clone();
+            if let Some(filter) = &standing.filter {
+                // Without its filter it would get what it did not ask for.
+                let Ok(channel) = dispatcher.filters().open(&room, filter) else { return request.refuse() };
+                channels.insert(room.clone(), channel.clone());
+                standing.channel = Some(channel);
+            }
+            identity.standings.set(room, standing);
+        }
+        let asking = Asking { request, sid, rooms, channels, order, state: identity };
+        if let Err(fault) = dispatcher.restore(asking).await {
             tracing::debug!(
                 code = fault.code.as_str(),
                 message = fault.message,
@@ -216,38 +240,41 @@ impl Hub {
         }
     }
 
-    /// Lets go of the sockets of the process before this one that do not come back in time.
+    /// Lets go of the sockets and agents of the process before this one that do not come back in time.
     pub(crate) async fn expect_back(&self) {
-        let until = self.away_max + GRACE;
+        self.expect_agents().await;
+        let (began_at, until) = (self.began_at, self.away_max + GRACE);
+        let rule = move || {
+            record_rule::<Member, _, _>(
+                move |present, now| {
+                    Ok(change(present, |member| {
+                        if member.began_at != began_at {
+                            member.gone_at.get_or_insert(now.plus(until));
+                        }
+                    }))
+                },
+                |_| Value::Null,
+            )
+        };
+        self.for_each::<Member>(Some("here"), rule).await;
+    }
+
+    /// Applies a rule to every record of a kind, or those of one status, that an earlier process may have left.
+    pub(super) async fn for_each<S: State>(&self, status: Option<&str>, rule: impl Fn() -> Rule) {
         let mut after = None;
         loop {
-            let listing = Listing {
-                status: Some("here".into()),
-                after: after.take(),
-                limit: PAGE,
-                ..Listing::default()
-            };
-            let records = match self.dispatcher().store().list(Member::KIND, listing).await {
+            let status = status.map(Into::into);
+            let listing = Listing { status, after: after.take(), limit: PAGE, ..Listing::default() };
+            let records = match self.dispatcher().store().list(S::KIND, listing).await {
                 Ok(records) => records,
                 Err(fault) => {
-                    return tracing::warn!(%fault, "sockets of an earlier process could not be looked through");
+                    return tracing::warn!(%fault, "what an earlier process left could not be looked through");
                 }
             };
             let is_last = records.len() < PAGE;
             after = records.last().map(|last| (last.state.created_at, last.key.id.clone()));
             for record in records {
-                let began_at = self.began_at;
-                let rule = record_rule::<Member, _, _>(
-                    move |present, now| {
-                        Ok(change(present, |member| {
-                            if member.began_at != began_at {
-                                member.gone_at.get_or_insert(now.plus(until));
-                            }
-                        }))
-                    },
-                    |_| Value::Null,
-                );
-                self.keep(record.key, rule).await;
+                self.keep(record.key, rule()).await;
             }
             if is_last {
                 return;

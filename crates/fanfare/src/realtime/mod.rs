@@ -1,13 +1,17 @@
 //! Owns the namespaces: what a socket is told when it connects, and the commands it may send.
 //! Does not know HTTP. Invariant: a command always gets an answer, and a bad one never costs the connection.
 
+mod agents;
 mod asking;
 mod caller;
 mod dashboard;
 mod inboxes;
 mod lines;
 mod members;
+mod news;
+mod presence;
 mod rooms;
+mod standing;
 mod turns;
 
 use std::net::IpAddr;
@@ -28,12 +32,15 @@ use crate::auth::{self, Authenticator, Identity, principal_of};
 use crate::codes::{Code, Fault};
 use crate::dispatch::Dispatcher;
 use crate::event::{now, timestamp};
+use crate::filters::room_of;
 use crate::limits::Limits;
 use crate::tally::Tally;
 
 pub(crate) use lines::log_event;
 pub(crate) use members::{Member, due};
+pub(crate) use presence::PresenceConfig;
 pub(crate) use rooms::HISTORY_EVENTS_MAX;
+pub(crate) use standing::{Standing, Standings};
 pub(crate) use turns::Turns;
 
 /// The argument of `refresh_token`.
@@ -58,6 +65,11 @@ pub(crate) struct Hub {
     tools: Tools,
     requests: asking::Requests,
     inboxes: inboxes::Inboxes,
+    attendance: presence::Attendance,
+    operators: news::Operators,
+    glance: dashboard::Glance,
+    /// How long an agent may be without a socket.
+    agent_grace: Duration,
     /// How long it takes until a socket that still lives is known to have read everything.
     arrival: Duration,
 }
@@ -68,6 +80,7 @@ impl Hub {
         limits: Arc<Limits>,
         auth: Arc<Authenticator>,
         engine: &engine::Config,
+        presence: &PresenceConfig,
         tools: Tools,
     ) -> Self {
         Self {
@@ -82,6 +95,10 @@ impl Hub {
             tools,
             requests: asking::Requests::default(),
             inboxes: inboxes::Inboxes::default(),
+            attendance: presence::Attendance::new(presence.limits.clone()),
+            operators: news::Operators::default(),
+            glance: dashboard::Glance::default(),
+            agent_grace: presence.agent_grace,
             arrival: inboxes::arrival(engine),
         }
     }
@@ -166,6 +183,8 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
     let greeter = hub.clone();
     namespace.on_connect(move |socket| {
         let (hub, welcomed) = (greeter.clone(), socket.clone());
+        hub.note_here(&socket);
+        hub.tell_connected(&socket);
         // Before the commands that it has sent meanwhile: those find it welcomed.
         greeter.first(&socket, async move {
             hub.welcome(welcomed.clone(), has_dashboard).await;
@@ -177,11 +196,14 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
     namespace.on_disconnect(move |socket, reason, _| {
         let hub = keeper.clone();
         hub.note_gone(&socket, reason);
+        hub.note_away(&socket);
+        hub.tell_disconnected(&socket, reason);
         async move { hub.remember_gone(&socket, reason).await }
     });
     rooms::register(namespace, hub);
     dashboard::register(namespace, hub);
     asking::register(namespace, hub);
+    inboxes::register(namespace, hub);
 }
 
 /// What every namespace has: who somebody is, `ping`, and an answer to what nobody knows.
@@ -195,6 +217,12 @@ fn with_basics(namespace: &mut Namespace, hub: &Arc<Hub>) {
                 let hub = refresher.clone();
                 refresher.in_turn(socket, caller, move |caller| async move {
                     let outcome = hub.auth.refresh(&caller.socket, argument.token).await;
+                    if let Ok(refreshed) = &outcome {
+                        hub.note_left_all(&caller.socket, &refreshed.left).await;
+                    }
+                    let outcome = outcome.map(
+                        |refreshed| json!({ "expires_at": refreshed.expires_at, "left": refreshed.left }),
+                    );
                     caller.finish(outcome);
                 });
             }
@@ -233,22 +261,38 @@ impl Hub {
                 // A key is nobody's user: nothing is sent to it by name.
                 rooms.extend(principal.own_rooms().map(|room| room.as_str().to_owned()));
             }
-            if has_dashboard {
-                rooms.push("dashboard".to_owned());
-            }
-            let names: Vec<RoomName> =
+            let dashboard = RoomName::parse("dashboard").ok().filter(|_| has_dashboard);
+            let mut names: Vec<RoomName> =
                 rooms.iter().filter_map(|room| RoomName::parse(&**room).ok()).collect();
+            names.extend(dashboard.clone());
             self.remember(&socket, &names).await;
             socket.join_waiting(rooms).await;
+            self.note_rooms(&socket, &names);
+            self.greet(&socket, dashboard.as_ref()).await;
+            if let Some(dashboard) = dashboard {
+                self.show_dashboard(&socket, &dashboard).await;
+            }
+            return;
         } else {
             self.remember(&socket, &[]).await;
-            for left in self.auth.enforce_rooms(&socket).await {
-                if let Ok(room) = RoomName::parse(left) {
-                    self.remember_leave(&socket, &room).await;
-                }
-            }
+            let left = self.auth.enforce_rooms(&socket).await;
+            self.note_left_all(&socket, &left).await;
+            let rooms = socket.rooms().await;
+            let rooms: Vec<RoomName> =
+                rooms.iter().skip(1).filter_map(|room| RoomName::parse(room_of(room)).ok()).collect();
+            self.note_rooms(&socket, &rooms);
         }
-        self.greet(&socket).await;
+        self.greet(&socket, None).await;
+    }
+
+    /// Lets a socket that has just been greeted into the dashboard, with the latest of everything there.
+    async fn show_dashboard(&self, socket: &Socket, dashboard: &RoomName) {
+        let shown = self.attach(socket, dashboard, None, None, None).await;
+        if let Err(fault) = shown {
+            // What comes from now on it gets all the same.
+            tracing::debug!(?socket, message = fault.message, "a dashboard begins empty");
+            socket.join_waiting(dashboard.as_str()).await;
+        }
     }
 
     /// Who a socket is that has just connected; `None` if that holds no more, and then it is disconnected.
@@ -262,12 +306,16 @@ impl Hub {
         auth::admit(&self.auth, socket)
     }
 
-    /// Tells a socket what it is in, and who it is.
-    async fn greet(&self, socket: &Socket) {
+    /// Tells a socket what it is in, and who it is. `soon`: a room that it will be in right after.
+    async fn greet(&self, socket: &Socket, soon: Option<&RoomName>) {
         let principal = principal_of(socket);
         let own = socket.id().to_string();
         let mut rooms = socket.rooms().await;
         rooms.retain(|room| *room != own);
+        for room in &mut rooms {
+            room.truncate(room_of(room).len());
+        }
+        rooms.extend(soon.map(|room| room.as_str().to_owned()));
         rooms.sort_unstable();
         let mut established = json!({
             "type": "connection.established",

@@ -1,27 +1,32 @@
 //! Owns the commands about rooms: join, leave, history, presence. Does not know vocabularies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use engine::{Event, Namespace, Socket, SocketInfo};
+use engine::{Event, Joined, Namespace, Socket, SocketInfo};
 use hub::event::Position;
 use hub::policy::Delivery;
 use hub::room::{RoomKind, RoomName};
 use hub::store::{Kept, Page, Span};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::Hub;
 use super::caller::{Caller, argument, tell};
-use crate::auth::principal_of;
+use super::{Hub, Standing};
+use crate::auth::Identity;
 use crate::codes::{Code, Fault};
 use crate::dispatch::{Attached, ROOM_NAMESPACES, Replay};
+use crate::event::now;
+use crate::filters::Channel;
 
 /// Events that one join may replay. Who missed more reads `history` page by page.
 const REPLAY_EVENTS_MAX: usize = 1_000;
 
 /// Events of one page of history.
 pub(crate) const HISTORY_EVENTS_MAX: usize = 1_000;
+
+/// How often filters that nobody watches through are looked for: they may be there that much longer.
+const FILTERS_SWEPT_EVERY: Duration = Duration::from_secs(20);
 
 /// The argument of the commands about one room.
 #[derive(Deserialize)]
@@ -35,7 +40,7 @@ struct JoinArgument {
     room: String,
     since: Option<Since>,
     last: Option<usize>,
-    filter: Option<IgnoredAny>,
+    filter: Option<Value>,
 }
 
 /// The last event that a peer has.
@@ -60,6 +65,15 @@ struct HistoryArgument {
 enum SinceSeq {
     Position(Since),
     Seq(u64),
+}
+
+/// The argument of `subscribe_project`.
+#[derive(Deserialize)]
+struct ProjectJoinArgument {
+    project_id: String,
+    since: Option<Since>,
+    last: Option<usize>,
+    filter: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -100,8 +114,7 @@ pub(super) fn register(namespace: &mut Namespace, hub: &Arc<Hub>) {
             };
             let worker = hub.clone();
             hub.in_turn(socket, caller, move |caller| async move {
-                caller.socket.leave(room.as_str());
-                worker.remember_leave(&caller.socket, &room).await;
+                worker.leave(&caller.socket, &room).await;
                 let left = json!({ "room": room.as_str() });
                 if let Some(confirmation) = confirmation {
                     tell(&caller.socket, confirmation, &left);
@@ -146,29 +159,23 @@ pub(crate) struct Wish {
     room: RoomName,
     since: Option<Since>,
     last: Option<usize>,
-}
-
-impl Wish {
-    /// To be in a room from now on.
-    pub(crate) fn to_join(room: RoomName) -> Self {
-        Self { room, since: None, last: None }
-    }
+    filter: Option<Value>,
 }
 
 fn join_argument(event: &Event<'_>) -> Result<Wish, Fault> {
-    if event.name() == "subscribe_project" {
-        let ProjectArgument { project_id } = argument(event, "{project_id}")?;
-        return Ok(Wish::to_join(RoomName::of(RoomKind::Project, &project_id)?));
-    }
-    let JoinArgument { room, since, last, filter } = argument(event, "{room, since?: {epoch, seq}, last?}")?;
-    if filter.is_some() {
-        // Better than to send what was not asked for.
-        return Err(Fault::new(Code::BadPayload, "events cannot be filtered yet: leave `filter` out"));
-    }
+    let (room, since, last, filter) = if event.name() == "subscribe_project" {
+        let takes = "{project_id, since?: {epoch, seq}, last?, filter?}";
+        let ProjectJoinArgument { project_id, since, last, filter } = argument(event, takes)?;
+        (RoomName::of(RoomKind::Project, &project_id)?, since, last, filter)
+    } else {
+        let takes = "{room, since?: {epoch, seq}, last?, filter?}";
+        let JoinArgument { room, since, last, filter } = argument(event, takes)?;
+        (RoomName::parse(room)?, since, last, filter)
+    };
     if since.is_some() && last.is_some() {
         return Err(Fault::new(Code::BadPayload, "give `since` or `last`, not both"));
     }
-    Ok(Wish { room: RoomName::parse(room)?, since, last })
+    Ok(Wish { room, since, last, filter })
 }
 
 fn leave_argument(event: &Event<'_>) -> Result<RoomName, Fault> {
@@ -183,11 +190,38 @@ fn leave_argument(event: &Event<'_>) -> Result<RoomName, Fault> {
 impl Hub {
     /// Lets a socket join if it may, and gives it what it missed.
     pub(crate) async fn join(&self, socket: &Socket, wish: Wish) -> Result<Value, Fault> {
-        let Wish { room, since, last } = wish;
+        let Wish { room, since, last, filter } = wish;
         self.may_join(socket, &room).await?;
-        self.remember_join(socket, &room).await?;
-        let (attached, recovered) = self.attach(socket, &room, since, last).await?;
+        let Some(identity) = socket.state::<Identity>() else {
+            return Err(Fault::new(Code::Internal, "a socket without an identity"));
+        };
+        let channel = match &filter {
+            Some(filter) => Some(self.dispatcher().filters().open(&room, filter)?),
+            None => None,
+        };
+        let before = identity.standings.of(&room);
+        let standing = Standing { filter, channel: channel.clone(), ..before.clone() };
+        identity.standings.set(room.clone(), standing.clone());
+        let joining = async {
+            self.remember_join(socket, &room).await?;
+            self.attach(socket, &room, channel, since, last).await
+        };
+        let (attached, recovered) = match joining.await {
+            Ok(attached) => attached,
+            Err(fault) => {
+                // It is in the room as it was, if it was.
+                identity.standings.set(room, before);
+                return Err(fault);
+            }
+        };
+        if before.name_in(&room) != standing.name_in(&room) {
+            // Only now, so that nothing falls between; what came meanwhile came once.
+            socket.leave(before.name_in(&room));
+        }
         let mut joined = json!({ "room": room.as_str(), "recovered": recovered });
+        if let Some(members) = self.note_joined(socket, &room) {
+            joined["members"] = members.into();
+        }
         if let Some(Position { epoch, seq }) = attached.position {
             joined["epoch"] = epoch.into();
             joined["seq"] = seq.into();
@@ -198,23 +232,82 @@ impl Hub {
         Ok(joined)
     }
 
-    async fn attach(
+    /// Puts a socket into a room, whether or not it may join by itself. `false`: it has gone, or is in too many.
+    ///
+    /// # Errors
+    /// It could not be kept that it is there.
+    pub(crate) async fn bring_in(&self, socket: &Socket, room: &RoomName) -> Result<bool, Fault> {
+        let Some(identity) = socket.state::<Identity>() else { return Ok(false) };
+        let standing = Standing { is_invited: true, ..identity.standings.of(room) };
+        identity.standings.set(room.clone(), standing.clone());
+        self.remember_join(socket, room).await?;
+        match socket.join_waiting(standing.name_in(room)).await {
+            Joined::Done => {
+                self.note_joined(socket, room);
+                Ok(true)
+            }
+            Joined::TooManyRooms { .. } | Joined::Gone => {
+                self.leave(socket, room).await;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Has a socket leave a room.
+    pub(crate) async fn leave(&self, socket: &Socket, room: &RoomName) {
+        self.note_left(socket, room);
+        if let Some(identity) = socket.state::<Identity>() {
+            socket.leave(identity.standings.of(room).name_in(room));
+            identity.standings.set(room.clone(), Standing::default());
+        }
+        self.remember_leave(socket, room).await;
+    }
+
+    /// Forgets the filters that nobody watches through any more, now and then. Never ends.
+    pub(crate) async fn sweep_filters(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(FILTERS_SWEPT_EVERY);
+        loop {
+            ticks.tick().await;
+            self.dispatcher().filters().sweep(|name| {
+                ROOM_NAMESPACES.iter().any(|namespace| self.server().of(namespace).to(name).is_wanted())
+            });
+        }
+    }
+
+    /// Notes that a socket has left rooms that it may be in no longer.
+    pub(super) async fn note_left_all(&self, socket: &Socket, left: &[String]) {
+        for room in left.iter().filter_map(|room| RoomName::parse(room.as_str()).ok()) {
+            self.leave(socket, &room).await;
+        }
+    }
+
+    /// Gives a socket what it asked for of a room, and lets it in.
+    pub(super) async fn attach(
         &self,
         socket: &Socket,
         room: &RoomName,
+        channel: Option<Arc<Channel>>,
         since: Option<Since>,
         last: Option<usize>,
     ) -> Result<(Attached, bool), Fault> {
+        let now = now();
+        let is_wanted = |kept: &Kept| {
+            !kept.event.is_expired(now)
+                && channel.as_deref().is_none_or(|channel| channel.lets_pass(&kept.event))
+        };
         let dispatcher = self.dispatcher();
         let store = dispatcher.store();
         match dispatcher.policies().of(room).delivery {
             Delivery::Latest => {
-                // Asked for before the read, so that nothing can come between.
-                let order = dispatcher.sent_order();
-                let latest = store.read_latest(room.clone()).await?;
+                let (mut latest, order) = self.latest_of(room).await?;
+                latest.retain(is_wanted);
+                let count = latest.len();
+                let latest = newest_that_fit(latest, self.replay_bytes_max);
+                let is_whole = latest.len() == count;
+                let replay = Replay::Latest(latest, order);
                 let attached =
-                    dispatcher.attach(socket.clone(), room.clone(), Replay::Latest(latest, order)).await?;
-                Ok((attached, since.is_some()))
+                    dispatcher.attach(socket.clone(), room.clone(), channel.clone(), replay).await?;
+                Ok((attached, since.is_some() && is_whole))
             }
             Delivery::Volatile | Delivery::Log => {
                 let limit = last.unwrap_or(0).min(REPLAY_EVENTS_MAX);
@@ -227,15 +320,17 @@ impl Hub {
                 if since.is_some() && !is_whole {
                     page.events = Vec::new();
                 }
+                page.events.retain(is_wanted);
                 // As many bytes as still leave room in the socket's outbox for what is happening now.
-                let bytes: usize = page.events.iter().map(|kept| kept.event.data.get().len() + 300).sum();
+                let bytes: usize = page.events.iter().map(weight).sum();
                 let fits = bytes <= self.replay_bytes_max;
                 let replay = if fits && (is_whole || last.is_some()) {
                     Replay::Log(page)
                 } else {
                     Replay::Nothing(page)
                 };
-                let attached = dispatcher.attach(socket.clone(), room.clone(), replay).await?;
+                let attached =
+                    dispatcher.attach(socket.clone(), room.clone(), channel.clone(), replay).await?;
                 Ok((attached, is_whole && fits))
             }
         }
@@ -262,11 +357,11 @@ impl Hub {
         let dispatcher = self.dispatcher();
         if dispatcher.policies().of(&room).delivery == Delivery::Latest {
             let latest = dispatcher.store().read_latest(room.clone()).await?;
-            let events: Vec<Value> = latest.iter().map(event_json).collect();
+            let events: Vec<Value> = readable(&latest);
             return Ok(json!({ "room": room.as_str(), "events": events }));
         }
         let page = dispatcher.store().read(room.clone(), span).await?;
-        let events: Vec<Value> = page.events.iter().map(event_json).collect();
+        let events: Vec<Value> = readable(&page.events);
         Ok(json!({
             "room": room.as_str(),
             "epoch": page.epoch,
@@ -276,40 +371,32 @@ impl Hub {
         }))
     }
 
-    async fn presence_for(&self, socket: &Socket, room: &RoomName) -> Result<Value, Fault> {
-        self.may_join(socket, room).await?;
-        if !self.dispatcher().policies().of(room).has_presence {
-            return Err(Fault::new(Code::Forbidden, format!("who is in `{room}` is not told")));
-        }
-        Ok(self.presence(room).await)
-    }
-
     /// The sockets that are in a room, of all namespaces that share it.
     pub(crate) async fn members(&self, room: &RoomName) -> Vec<SocketInfo> {
+        let names = self.dispatcher().filters().names_of(std::slice::from_ref(room));
         let mut members = Vec::new();
         for namespace in ROOM_NAMESPACES {
-            members.extend(self.server().of(namespace).to(room.as_str()).fetch_sockets().await);
+            members.extend(self.server().of(namespace).to(&names[..]).fetch_sockets().await);
         }
         members
     }
+}
 
-    /// Who is in a room: users and connections.
-    pub(crate) async fn presence(&self, room: &RoomName) -> Value {
-        let mut connections = Vec::new();
-        let mut users = std::collections::BTreeSet::new();
-        for found in self.members(room).await {
-            let principal = principal_of(found.socket());
-            if let Some(user) = &principal.user {
-                users.insert(user.to_string());
-            }
-            connections.push(json!({
-                "connection_id": found.id().to_string(),
-                "user_id": principal.user.as_deref(),
-                "namespace": found.socket().namespace(),
-            }));
-        }
-        json!({ "room": room.as_str(), "users": users, "connections": connections })
-    }
+/// Bytes that an event takes in a socket's outbox, with what is written around its data.
+fn weight(kept: &Kept) -> usize {
+    kept.event.data.get().len() + 300
+}
+
+/// The newest of these events, as many as fit.
+fn newest_that_fit(mut events: Vec<Kept>, bytes_max: usize) -> Vec<Kept> {
+    let mut bytes = 0;
+    let fit = events.iter().rev().take_while(|kept| {
+        bytes += weight(kept);
+        bytes <= bytes_max
+    });
+    let surplus = events.len() - fit.count();
+    events.drain(..surplus);
+    events
 }
 
 /// Whether a page holds everything after what the peer has.
@@ -319,6 +406,12 @@ fn reaches(page: &Page, since: Since) -> bool {
     let last_read =
         page.events.last().and_then(|kept| kept.position).map_or(since.seq, |position| position.seq);
     is_same_log && since.seq <= page.last_seq && since.seq + 1 >= page.first_seq && last_read >= page.last_seq
+}
+
+/// Events of a log, as readers get them: those that are still of use.
+fn readable(events: &[Kept]) -> Vec<Value> {
+    let now = now();
+    events.iter().filter(|kept| !kept.event.is_expired(now)).map(event_json).collect()
 }
 
 /// An event of a log, as readers get it.

@@ -28,7 +28,7 @@ async fn try_create(app: &App, headers: &HeaderMap, body: Body) -> Result<(Statu
     let new: NewJob = app.read(body).await?;
     let id = new.job_id.as_deref().map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let key = Job::key_of(&id);
-    let limits = JobLimits::default();
+    let limits = JobLimits { kept: app.limits.jobs_kept, ..JobLimits::default() };
     let rule = record_rule::<Job, _, _>(
         move |present, now| job::create(present, now, &id, new.clone(), &limits),
         view,

@@ -71,7 +71,9 @@ pub(crate) struct App {
     /// Whose webhooks are taken, if any are.
     pub(crate) github: Arc<Option<Github>>,
     /// How many events wait for their moment.
-    pub(crate) schedules: Arc<schedules::Waiting>,
+    pub(crate) schedules: Arc<schedules::Count>,
+    /// How many rooms were made by hand.
+    pub(crate) made_rooms: Arc<schedules::Count>,
     /// Whether new work is welcome; false while shutting down.
     pub(crate) is_ready: Arc<AtomicBool>,
     /// The port of the listener that this copy serves.
@@ -116,8 +118,8 @@ impl App {
             .route("/socket/users", get(users::users))
             .route("/api/v1/users/{id}/connected", get(users::connected))
             .route("/socket/users/{id}/connected", get(users::connected))
-            .route("/api/v1/rooms", get(users::rooms))
-            .route("/socket/rooms", get(users::rooms))
+            .route("/api/v1/rooms", get(users::rooms).post(users::make))
+            .route("/socket/rooms", get(users::rooms).post(users::make))
             .route("/api/v1/rooms/join", post(users::join))
             .route("/socket/rooms/join", post(users::join))
             .route("/api/v1/rooms/leave", post(users::leave))

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::json::Json;
 use hub::notification::{self, Message, NotificationLimits};
+use hub::schedule;
 use hub::store::IdempotencyKey;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -24,6 +25,7 @@ struct NewNotification {
     message: Box<str>,
     level: Option<Box<str>>,
     data: Option<Json>,
+    deliver_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -43,12 +45,20 @@ pub(super) async fn notify(State(app): State<App>, headers: HeaderMap, body: Bod
 }
 
 async fn try_notify(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Published), Fault> {
-    let NewNotification { user_id, title, message, level, data } = app.read(body).await?;
+    let NewNotification { user_id, title, message, level, data, deliver_at } = app.read(body).await?;
     check_data(data.as_ref())?;
     let idempotency = super::idempotency_header(headers)?
         .map(|name| IdempotencyKey { scope: format!("notification:{user_id}").into(), key: name.into() });
     let message = Message { title, message, level, data };
-    let committed = app.hub.notify(&user_id, message, idempotency).await?;
+    let deliver_at = deliver_at.as_deref().map(moment).transpose()?;
+    let committed = match deliver_at.filter(|at| *at > crate::event::now()) {
+        None => app.hub.notify(&user_id, message, idempotency).await?,
+        Some(at) => {
+            notification::check(&message, &NotificationLimits::default())?;
+            let planned = schedule::letter(&user_id, message, at)?;
+            super::schedules::plan(app, idempotency, planned).await?.done().await?
+        }
+    };
     let status = if committed.is_repetition { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Published(committed)))
 }

@@ -35,7 +35,7 @@ async fn try_start(app: &App, headers: &HeaderMap, body: Body) -> Result<(Status
     let new: NewRun = app.read(body).await?;
     let id = new.thread_id.as_deref().map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     let key = Run::key_of(&id);
-    let limits = RunLimits::default();
+    let limits = RunLimits { kept: app.limits.runs_kept, ..RunLimits::default() };
     let rule = record_rule::<Run, _, _>(
         move |present, now| run::start(present, now, &id, new.clone(), &limits),
         view,

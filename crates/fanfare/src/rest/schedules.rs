@@ -24,21 +24,21 @@ use crate::dispatch::{Underway, record_rule};
 /// Records that are counted at once.
 const COUNTED_AT_ONCE: usize = 1_000;
 
-/// How many events wait, or more: what was found at the last count, and every one that was put aside since. Those that
-/// were published meanwhile are noticed when the number reaches its bound, and everything is counted anew.
+/// How many records of one kind there are, or more: what was found at the last count, and every one that was made since.
+/// Those that have gone meanwhile are noticed when the number reaches its bound, and everything is counted anew.
 #[derive(Debug)]
-pub(crate) struct Waiting(AtomicUsize);
+pub(crate) struct Count(AtomicUsize);
 
-impl Default for Waiting {
+impl Default for Count {
     fn default() -> Self {
         // Nothing has been counted yet.
         Self(AtomicUsize::new(usize::MAX))
     }
 }
 
-impl Waiting {
-    /// An upper bound of how many wait; exact where it matters.
-    async fn count(&self, app: &App, max: usize) -> Result<usize, Fault> {
+impl Count {
+    /// An upper bound of how many there are; exact where it matters.
+    pub(super) async fn count(&self, app: &App, kind: RecordKind, max: usize) -> Result<usize, Fault> {
         let known = self.0.load(Ordering::Relaxed);
         if known < max {
             return Ok(known);
@@ -47,7 +47,7 @@ impl Waiting {
         let (mut count, mut after) = (0, None);
         while count < max {
             let listing = Listing { after, limit: COUNTED_AT_ONCE, ..Listing::default() };
-            let records = store.list(RecordKind::Schedule, listing).await?;
+            let records = store.list(kind, listing).await?;
             count += records.len();
             match records.last() {
                 Some(last) if records.len() == COUNTED_AT_ONCE => {
@@ -58,6 +58,11 @@ impl Waiting {
         }
         self.0.store(count, Ordering::Relaxed);
         Ok(count)
+    }
+
+    /// There is one more.
+    pub(super) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -71,11 +76,22 @@ pub(super) async fn begin(
     event: Outgoing,
     deliver_at: Timestamp,
 ) -> Result<Underway, Fault> {
+    plan(app, idempotency, Planned { event, deliver_at, letter: None }).await
+}
+
+/// As [`begin`], also for a notification.
+///
+/// # Errors
+/// As there.
+pub(super) async fn plan(
+    app: &App,
+    idempotency: Option<IdempotencyKey>,
+    planned: Planned,
+) -> Result<Underway, Fault> {
     let limits = ScheduleLimits::default();
-    let waiting = app.schedules.count(app, limits.waiting_max).await?;
+    let waiting = app.schedules.count(app, RecordKind::Schedule, limits.waiting_max).await?;
     let id = Uuid::now_v7().to_string();
     let key = Schedule::key_of(&id);
-    let planned = Planned { event, deliver_at };
     let rule = record_rule::<Schedule, _, _>(
         move |present, now| schedule::schedule(present, now, &id, planned.clone(), waiting, &limits),
         |schedule| {
@@ -84,7 +100,7 @@ pub(super) async fn begin(
         },
     );
     let underway = app.hub.dispatcher().begin(Some(key), idempotency, rule)?;
-    app.schedules.0.fetch_add(1, Ordering::Relaxed);
+    app.schedules.add_one();
     Ok(underway)
 }
 

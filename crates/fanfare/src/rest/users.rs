@@ -8,8 +8,12 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use hub::event::{Audience, Shape};
+use hub::fault::Refusal;
+use hub::made_room::{self, MADE_ROOMS_MAX, MadeRoom};
 use hub::outgoing::Outgoing;
+use hub::record::State as _;
 use hub::room::{RoomKind, RoomName};
+use hub::store::Listing;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -17,8 +21,9 @@ use super::App;
 use super::published::Published;
 use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
-use crate::dispatch::ROOM_NAMESPACES;
+use crate::dispatch::{ROOM_NAMESPACES, record_rule};
 use crate::event::{check_depth, check_name, checked};
+use crate::filters::room_of;
 
 /// `GET /socket/users`
 pub(super) async fn users(State(app): State<App>) -> Response {
@@ -47,16 +52,23 @@ pub(super) async fn connected(State(app): State<App>, Path(id): Path<String>) ->
 
 /// `GET /socket/rooms`
 pub(super) async fn rooms(State(app): State<App>) -> Response {
+    let outcome = try_rooms(&app).await;
+    app.answer(outcome)
+}
+
+async fn try_rooms(app: &App) -> Result<(StatusCode, Value), Fault> {
+    let made = Listing { limit: MADE_ROOMS_MAX, ..Listing::default() };
+    let made = app.hub.dispatcher().store().list(MadeRoom::KIND, made).await?;
     let stats = app.server.stats(true).await;
-    let mut members: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut members: BTreeMap<&str, usize> = made.iter().map(|record| (&*record.key.id, 0)).collect();
     for ((namespace, room), count) in &stats.rooms {
         if ROOM_NAMESPACES.contains(&namespace.as_str()) && *count > 0 {
-            *members.entry(room).or_default() += count;
+            *members.entry(room_of(room)).or_default() += count;
         }
     }
     let rooms: Vec<Value> =
         members.into_iter().map(|(room, count)| json!({ "room": room, "members": count })).collect();
-    app.answer(Ok((StatusCode::OK, json!({ "rooms": rooms }))))
+    Ok((StatusCode::OK, json!({ "rooms": rooms })))
 }
 
 #[derive(Deserialize)]
@@ -81,6 +93,43 @@ pub(super) async fn leave(State(app): State<App>, body: Body) -> Response {
     app.answer(outcome)
 }
 
+/// `POST /api/v1/rooms`: 201 for a room that is new, 200 for one that had been made before.
+pub(super) async fn make(State(app): State<App>, headers: HeaderMap, body: Body) -> Response {
+    let outcome = try_make(&app, &headers, body).await;
+    app.answer(outcome)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRoom {
+    room: String,
+}
+
+async fn try_make(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusCode, Value), Fault> {
+    let NewRoom { room } = app.read(body).await?;
+    let room = RoomName::parse(room)?;
+    let key = MadeRoom::key_of(room.as_str());
+    let count = app.made_rooms.count(app, MadeRoom::KIND, MADE_ROOMS_MAX).await?;
+    let (kept, name) = (app.limits.rooms_kept, room.clone());
+    let rule = record_rule::<MadeRoom, _, _>(
+        move |present, now| {
+            if present.is_none() && count >= MADE_ROOMS_MAX {
+                let complaint = format!("{MADE_ROOMS_MAX} rooms have been made, and no more may be");
+                return Err(hub::fault::Fault::new(Refusal::TooMany, complaint));
+            }
+            Ok(made_room::make(present, now, &name, kept))
+        },
+        |made| made.is_new().into(),
+    );
+    let is_new = app.change(headers, key, rule).await?.answer == Value::Bool(true);
+    if is_new {
+        app.made_rooms.add_one();
+    }
+    let members = app.hub.members(&room).await.len();
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, json!({ "room": room.as_str(), "members": members })))
+}
+
 async fn try_move(app: &App, body: Body, is_join: bool) -> Result<(StatusCode, Value), Fault> {
     let asked: Move = app.read(body).await?;
     let room = RoomName::parse(asked.room)?;
@@ -89,16 +138,18 @@ async fn try_move(app: &App, body: Body, is_join: bool) -> Result<(StatusCode, V
         (None, Some(session)) => RoomName::of(RoomKind::Session, session)?,
         _ => return Err(Fault::new(Code::BadPayload, "give `userId` or `sessionId`, one of them")),
     };
-    let mut sockets = 0;
-    for namespace in ROOM_NAMESPACES {
-        let members = app.server.of(namespace).to(whose.as_str());
-        sockets += members.fetch_sockets().await.len();
-        let busy = |busy: engine::Busy| Fault::new(Code::Busy, busy.to_string());
+    let moves = app.hub.members(&whose).await;
+    let (hub, room) = (&app.hub, &room);
+    let moves = moves.iter().map(|found| async move {
         if is_join {
-            members.sockets_join_waiting(room.as_str()).await.map_err(busy)?;
-        } else {
-            members.sockets_leave(room.as_str()).map_err(busy)?;
+            return hub.bring_in(found.socket(), room).await;
         }
+        hub.leave(found.socket(), room).await;
+        Ok(true)
+    });
+    let mut sockets = 0;
+    for outcome in futures_util::future::join_all(moves).await {
+        sockets += usize::from(outcome?);
     }
     Ok((StatusCode::OK, json!({ "room": room.as_str(), "sockets": sockets })))
 }

@@ -32,6 +32,13 @@ impl Guarded {
         Self::start_with(name, &secrets, settings)
     }
 
+    /// As [`Guarded::start`], with its data in this folder.
+    pub(crate) fn start_in(name: &str, data: &Path, settings: &[&str]) -> Self {
+        let data = data.to_str().expect("a path that is text");
+        let environment = [("JWT_SECRET", SECRET), ("FANFARE_API_KEY", KEY), ("FANFARE_DATA_DIR", data)];
+        Self::start_with(name, &environment, settings)
+    }
+
     fn start_with(name: &str, environment: &[(&str, &str)], settings: &[&str]) -> Self {
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("auth-{name}.log"));
         let file = std::fs::File::create(&log).expect("a log");

@@ -12,6 +12,10 @@ pub(crate) struct Watcher {
     namespace: String,
     packets: VecDeque<String>,
     next_ack: u64,
+    /// Whether its events carry an offset.
+    has_offsets: bool,
+    /// The newest of them.
+    newest_offset: String,
 }
 
 impl Watcher {
@@ -43,7 +47,10 @@ impl Watcher {
             serde_json::from_str(open.strip_prefix('0').expect("an open packet")).expect("json");
         let url = format!("{url}&sid={}", open["sid"].as_str().expect("a sid"));
         let namespace = if namespace == "/" { String::new() } else { format!("{namespace},") };
-        let mut watcher = Self { url, namespace, packets: VecDeque::new(), next_ack: 0 };
+        let has_offsets = auth["recovery"] == true;
+        let packets = VecDeque::new();
+        let mut watcher =
+            Self { url, namespace, packets, next_ack: 0, has_offsets, newest_offset: String::new() };
         let auth = if auth.is_null() { String::new() } else { auth.to_string() };
         watcher.post(&format!("40{}{auth}", watcher.namespace));
         let packet = watcher.packet();
@@ -90,16 +97,27 @@ impl Watcher {
         let packet = self.packet();
         let body =
             packet.strip_prefix(&format!("42{}", self.namespace)).unwrap_or_else(|| panic!("{packet}"));
-        let Ok([name, payload]) = serde_json::from_str::<[Value; 2]>(body) else { panic!("{packet}") };
+        let Ok(mut arguments) = serde_json::from_str::<VecDeque<Value>>(body) else { panic!("{packet}") };
+        if self.has_offsets {
+            let offset = arguments.pop_back().and_then(|offset| offset.as_str().map(str::to_owned));
+            self.newest_offset = offset.expect("an offset");
+        }
+        assert_eq!(arguments.len(), 2, "{packet}");
+        let [Some(name), Some(payload)] = [arguments.pop_front(), arguments.pop_front()] else {
+            panic!("{packet}")
+        };
         (name.as_str().expect("a name").to_owned(), payload)
     }
 
     /// The offset of the next event, for a socket that asked for recovery.
     pub(crate) fn offset(&mut self) -> String {
-        let packet = self.packet();
-        let body = packet.strip_prefix(&format!("42{}", self.namespace)).expect("an event");
-        let arguments: Vec<Value> = serde_json::from_str(body).expect("json");
-        arguments.last().and_then(Value::as_str).expect("an offset").to_owned()
+        self.event();
+        self.newest_offset().to_owned()
+    }
+
+    /// The offset of the newest event that was read.
+    pub(crate) fn newest_offset(&self) -> &str {
+        &self.newest_offset
     }
 
     /// Closes the session, as a client whose network changes.

@@ -37,7 +37,8 @@ pub fn event(name: &str, data: &str) -> Event {
     let id = name.bytes().chain(data.get().bytes()).fold(7_u128, |id, byte| {
         (id ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
     });
-    Event { id: EventId(id), name: name.into(), data: Arc::from(data), at: NOW, shape: Shape::Wrapped }
+    let (name, data) = (name.into(), Arc::from(data));
+    Event { id: EventId(id), name, data, at: NOW, shape: Shape::Wrapped, expires_at: None }
 }
 
 /// An event that a room keeps in its log, with ample retention.

@@ -177,6 +177,7 @@ pub fn an_event_is_kept_as_it_was_given(make: Make<'_>) {
     {
         let mut event = event("task_update", r#"{ "b":1.50, "a":[null,"é\u0000"],"b":2 }"#);
         event.shape = shape;
+        event.expires_at = (shape == Shape::Flat).then(|| NOW.plus(Duration::from_secs(60)));
         event.at = NOW.plus(Duration::from_millis(given.len() as u64));
         let to = [("tasks", Delivery::Log), ("metrics", Delivery::Latest)];
         let append = Append { audience, key: given.len().to_string().into(), ..placed(event, &to) };
@@ -861,7 +862,8 @@ fn seqs(page: &Page) -> Vec<u64> {
 
 fn assert_same(kept: &Kept, given: &Append) {
     let of = |event: &hub::event::Event| {
-        (event.id, event.name.clone(), event.data.get().to_owned(), event.at, event.shape)
+        let hub::event::Event { id, name, data, at, shape, expires_at } = event;
+        (*id, name.clone(), data.get().to_owned(), *at, *shape, *expires_at)
     };
     assert_eq!(of(&kept.event), of(&given.event));
     assert_eq!(kept.audience, given.audience);
