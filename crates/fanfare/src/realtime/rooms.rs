@@ -162,13 +162,6 @@ pub(crate) struct Wish {
     filter: Option<Value>,
 }
 
-impl Wish {
-    /// To be in a room from now on.
-    pub(crate) fn to_join(room: RoomName) -> Self {
-        Self { room, since: None, last: None, filter: None }
-    }
-}
-
 fn join_argument(event: &Event<'_>) -> Result<Wish, Fault> {
     let (room, since, last, filter) = if event.name() == "subscribe_project" {
         let takes = "{project_id, since?: {epoch, seq}, last?, filter?}";
