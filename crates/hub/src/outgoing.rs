@@ -2,6 +2,7 @@
 //! it; whoever commits it adds those.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,7 +32,7 @@ pub struct Outgoing {
     pub except: Vec<RoomName>,
     /// What "the newest of each" means where only the latest is kept; empty if it has no key.
     pub key: Box<str>,
-    /// Whether no log keeps it, and sockets that are slow may miss it.
+    /// Whether no log keeps it. Sockets that are slow may miss it, unless it has a `ttl`: then they get it as any other.
     pub volatile: bool,
     /// How long it is of use, from when it is published; `None` is for as long as it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +74,13 @@ impl Outgoing {
     #[must_use]
     pub fn keyed(self, key: &str) -> Self {
         Self { key: key.into(), ..self }
+    }
+
+    /// The same event, kept nowhere, but given to whoever is there, however slow.
+    #[must_use]
+    pub fn transient(self) -> Self {
+        // Long enough for a polling socket to ask again.
+        Self { volatile: true, ttl: Some(Seconds::new(Duration::from_secs(30))), ..self }
     }
 
     /// The same event, kept nowhere.

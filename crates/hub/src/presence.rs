@@ -171,7 +171,7 @@ impl Change {
             let timestamp = at.to_string();
             let (in_room, user_id) = (room.as_str().into(), user.into());
             let data = PresenceChange { room: in_room, user_id, users, connections, timestamp };
-            Outgoing::flat(name, &data, vec![room.clone()]).keyed(user).volatile()
+            Outgoing::flat(name, &data, vec![room.clone()]).keyed(user).transient()
         };
         match self {
             Change::Joined { room, user, users, connections } => {
@@ -187,7 +187,7 @@ impl Change {
                     connections: *connections,
                     timestamp: at.to_string(),
                 };
-                Outgoing::flat(PRESENCE_COUNT, &data, vec![room.clone()]).volatile()
+                Outgoing::flat(PRESENCE_COUNT, &data, vec![room.clone()]).transient()
             }
         }
     }

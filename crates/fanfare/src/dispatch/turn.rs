@@ -376,12 +376,11 @@ impl Dispatch {
                 rooms: &prepared.rooms,
                 placed: &placed,
                 except: &prepared.except,
-                is_volatile: prepared.is_volatile,
+                is_volatile: prepared.is_volatile && prepared.event.expires_at.is_none(),
                 // What is of no use any more by the time somebody may still come back is not given back to anybody.
-                is_transient: prepared
-                    .event
-                    .expires_at
-                    .is_some_and(|end| end.since(prepared.event.at) < self.shared.away_max),
+                is_transient: prepared.event.expires_at.is_some_and(|end| {
+                    prepared.is_volatile || end.since(prepared.event.at) < self.shared.away_max
+                }),
                 filters: &self.shared.filters,
                 order,
             };

@@ -64,7 +64,7 @@ impl Hub {
             return;
         }
         let event = event();
-        let mut operators = self.server().of(ADMIN_NAMESPACE).volatile();
+        let mut operators = self.server().of(ADMIN_NAMESPACE).transient();
         if let Some(except) = except {
             operators = operators.except(except);
         }

@@ -57,9 +57,8 @@ fn a_notification_waits_for_its_moment_whoever_is_there() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut ann = user(&server, "ann");
-    // What she was told before the end is told again: nobody knows whether it has arrived.
-    let told = [notified(&mut ann).0, notified(&mut ann).0, notified(&mut ann).0];
-    assert_eq!(told, ["now", "soon", "later"]);
+    // What she was told before the end may be told again: nobody knows whether it has arrived.
+    while notified(&mut ann).0 != "later" {}
 }
 
 #[test]

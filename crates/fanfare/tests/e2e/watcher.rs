@@ -53,7 +53,18 @@ impl Watcher {
             Self { url, namespace, packets, next_ack: 0, has_offsets, newest_offset: String::new() };
         let auth = if auth.is_null() { String::new() } else { auth.to_string() };
         watcher.post(&format!("40{}{auth}", watcher.namespace));
-        let packet = watcher.packet();
+        // A socket that is recovered gets what it missed first.
+        let mut missed = Vec::new();
+        let packet = loop {
+            let packet = watcher.packet();
+            if !packet.starts_with("42") {
+                break packet;
+            }
+            missed.push(packet);
+        };
+        for packet in missed.into_iter().rev() {
+            watcher.packets.push_front(packet);
+        }
         if let Some(refusal) = packet.strip_prefix(&format!("44{}", watcher.namespace)) {
             return Err(serde_json::from_str(refusal).expect("json"));
         }
