@@ -34,6 +34,9 @@ use crate::stream::Stream;
 /// Bytes read from one link at a time. Large enough that one busy peer is read in few calls, small enough to stay in
 /// the second-level cache with what is made of it.
 const READ_BYTES: usize = 128 * 1024;
+/// Bytes of a read that the shard handles before the outputs are taken: so few that they, what is made of them and what
+/// the handlers touch stay in the first-level cache.
+const PIECE_BYTES: usize = 8 * 1024;
 /// Reads from one link in one turn, so that a busy one does not keep the others waiting.
 const READS_PER_TURN: usize = 4;
 /// Readiness events taken in one turn.
@@ -312,8 +315,10 @@ impl ShardState {
                     let is_empty = count < buf.len() && entry.stream.short_read_means_empty();
                     // A closing link is read to its end, so that the peer gets to read ours.
                     if !entry.is_closing {
-                        self.core.handle_read(now, link, &mut buf[..count]);
-                        self.drain_outputs(now);
+                        for piece in buf[..count].chunks_mut(PIECE_BYTES) {
+                            self.core.handle_read(now, link, piece);
+                            self.drain_outputs(now);
+                        }
                     }
                     if is_empty {
                         break;
@@ -654,14 +659,8 @@ impl ShardState {
                 Output::Event { socket, name, elements, count, attachments, ack_id } => {
                     let Some(Some(entry)) = sockets.get(socket.slot()) else { continue };
                     if entry.key == socket {
-                        let event = Event {
-                            name,
-                            elements,
-                            count,
-                            attachments: &attachments,
-                            ack_id,
-                            parser: server.parser(),
-                        };
+                        let event =
+                            Event { name, elements, count, attachments, ack_id, parser: server.parser() };
                         dispatch(server, &entry.socket, &entry.namespace, &event);
                     }
                 }
