@@ -218,6 +218,8 @@ impl ShardState {
         }
         for letter in batch.drain(..) {
             self.handle_mail(now, letter);
+            // A verdict begins a connect handler: what that asked for comes before the next letter.
+            self.obey(now);
             self.drain_outputs(now);
         }
         self.core.handle_deadline(now);

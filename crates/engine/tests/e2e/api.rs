@@ -3,6 +3,7 @@
 //! Peers are `sio_client` sockets, or bytes by hand where a well-behaved client would get in the way. Does not test the
 //! protocol itself, which `conformance/` does. Every server listens on a port that the system gives.
 
+mod connecting;
 mod links;
 mod peers;
 mod restore;

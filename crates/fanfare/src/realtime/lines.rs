@@ -22,7 +22,7 @@ pub(super) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
         namespace.on_connect(move |socket| {
             let hub = greeter.clone();
             async move {
-                if hub.admit(&socket).await.is_some() {
+                if hub.admit(&socket).is_some() {
                     hub.greet(&socket).await;
                 }
             }
@@ -56,7 +56,7 @@ fn logs(namespace: &mut Namespace, hub: &Arc<Hub>) {
 
 impl Hub {
     async fn welcome_to_logs(&self, socket: Socket) {
-        if self.admit(&socket).await.is_none() {
+        if self.admit(&socket).is_none() {
             return;
         }
         if !socket.recovered() {
