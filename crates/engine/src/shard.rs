@@ -24,7 +24,8 @@ use crate::ack::{AckFault, Answered, Part, Waiter, Waiters};
 use crate::calls::{contain, dispatch, poll_once, start};
 use crate::handshake::Handshake;
 use crate::joining;
-use crate::mail::{self, Broadcast, ClaimMail, Command, LinkMail, Mail, RequestMail};
+use crate::listener::Counted;
+use crate::mail::{self, Broadcast, ClaimMail, Command, LinkMail, Mail, RequestMail, Wire};
 use crate::namespace::{Event, Namespace};
 use crate::refusal::Refusal;
 use crate::server::{Inner, SocketInfo};
@@ -77,6 +78,7 @@ struct LinkEntry {
     stream: Stream,
     is_closing: bool,
     is_shut: bool,
+    _counted: Option<Counted>,
 }
 
 struct PendingRequest {
@@ -465,24 +467,24 @@ impl ShardState {
     }
 
     fn handle_link(&mut self, now: Moment, link: LinkMail) {
-        let (key, stream, early) = match link {
-            LinkMail::Open { stream, early, opening, handshake } => {
+        let (key, Wire { stream, early, counted }) = match link {
+            LinkMail::Open { wire, opening, handshake } => {
                 let key = self.core.handle_open_websocket(now, opening);
                 if let Some(session) = self.core.session_of(key) {
                     self.keep_handshake(session, handshake);
                 }
-                (key, stream, early)
+                (key, wire)
             }
-            LinkMail::Upgrade { stream, early, sid, revision, deflate } => {
+            LinkMail::Upgrade { wire, sid, revision, deflate } => {
                 // Gone since it was checked: the stream is dropped, and the peer sees the link close.
                 let Ok(key) = self.core.handle_upgrade(now, sid, revision, deflate) else { return };
-                (key, stream, early)
+                (key, wire)
             }
         };
         if self.links.len() <= key.slot() {
             self.links.resize_with(key.slot() + 1, || None);
         }
-        let mut entry = LinkEntry { key, stream, is_closing: false, is_shut: false };
+        let mut entry = LinkEntry { key, stream, is_closing: false, is_shut: false, _counted: counted };
         let registered = usize::try_from(key.to_bits())
             .map_err(io::Error::other)
             .and_then(|token| entry.stream.register(self.poll.registry(), Token(token)));
