@@ -17,6 +17,7 @@ mod sdk;
 mod seeds;
 mod serving;
 mod settings;
+mod silence;
 mod store;
 mod tls;
 mod watcher;
