@@ -73,29 +73,18 @@ pub(crate) fn run(args: &SlowArgs) -> anyhow::Result<Report> {
 /// Both phases of a turn, and everybody back at its end.
 fn take_turn(args: &SlowArgs, load: &mut Load, fanout: &mut Fanout) -> anyhow::Result<Turn> {
     let fan = &args.fanout;
-    let (pids, stall) = (&fan.common.pid, secs(fan.stall)?);
-    let resident_kib = || anyhow::Ok(usage::memory(pids)?.map(|memory| memory.resident >> 10));
+    let stall = secs(fan.stall)?;
 
     fanout.ledger.restart();
-    drive(load, fanout, Some(Instant::now() + secs(fan.secs)?), stall)?;
+    let before = run_phase(args, load, fanout, secs(fan.secs)?)?;
     let all = latencies(fanout);
     let mut deliveries = fanout.ledger.deliveries;
 
-    let before = resident_kib()?;
-    let mut most = before;
     load.reactor.pause(SILENT);
     fanout.ledger.excuse(SILENT, false);
     fanout.ledger.restart();
     let began_at = Instant::now();
-    let until = began_at + secs(args.silent_max)?;
-    while load.swarm.is_ready(SILENT) && Instant::now() < until {
-        drive(load, fanout, Some(until.min(Instant::now() + LOOK_EVERY)), stall)?;
-        most = most.max(resident_kib()?);
-        if load.swarm.is_ready(SILENT) {
-            load.io().emit_text(SILENT, "3");
-            load.reactor.flush();
-        }
-    }
+    let most = run_phase(args, load, fanout, secs(args.silent_max)?)?;
     let (others, silent_secs) = (latencies(fanout), began_at.elapsed().as_secs_f64());
     deliveries += fanout.ledger.deliveries;
     let is_cut = !load.swarm.is_ready(SILENT);
@@ -109,6 +98,28 @@ fn take_turn(args: &SlowArgs, load: &mut Load, fanout: &mut Fanout) -> anyhow::R
     fanout.next_due = Instant::now();
     let growth_kib = most.zip(before).map(|(most, before)| most as i64 - before as i64);
     Ok(Turn { all, others, growth_kib, silent_secs, is_cut, deliveries })
+}
+
+/// Runs until the silent one is cut off, or for as long as `time_max`, with the same looks in both phases. Answers the
+/// most memory that the server was seen with, in KiB.
+fn run_phase(
+    args: &SlowArgs,
+    load: &mut Load,
+    fanout: &mut Fanout,
+    time_max: Duration,
+) -> anyhow::Result<Option<u64>> {
+    let (pids, stall) = (&args.fanout.common.pid, secs(args.fanout.stall)?);
+    let until = Instant::now() + time_max;
+    let mut most = None;
+    while load.swarm.is_ready(SILENT) && Instant::now() < until {
+        drive(load, fanout, Some(until.min(Instant::now() + LOOK_EVERY)), stall)?;
+        most = most.max(usage::memory(pids)?.map(|memory| memory.resident >> 10));
+        if load.swarm.is_ready(SILENT) {
+            load.io().emit_text(SILENT, "3");
+            load.reactor.flush();
+        }
+    }
+    Ok(most)
 }
 
 fn latencies(fanout: &Fanout) -> [Option<f64>; 3] {
