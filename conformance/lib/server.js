@@ -10,6 +10,12 @@ const FIXTURE = process.env.FANFARE_FIXTURE || REFERENCE;
 /** True when the tests run against the Node reference server; a few expectations differ. */
 const IS_REFERENCE = FIXTURE.includes('reference-server.js');
 
+/**
+ * Milliseconds to wait for what usually takes much less than `ms`: a limit only says when to give up, and on a machine that is busy
+ * with other things that is many times later. What the reference is known not to do is not waited for as long.
+ */
+const patience = (ms) => ms * (IS_REFERENCE ? 3 : 10);
+
 const started = new Map();
 
 /** One server per distinct set of options and test file, started at first use, stopped after the file's last test. */
@@ -45,8 +51,8 @@ function tryStart(port, options) {
   return new Promise((resolve, reject) => {
     const giveUp = setTimeout(() => {
       child.kill('SIGKILL');
-      reject(new Error(`no "ready" within 10 s from: ${FIXTURE} ${args.join(' ')}`));
-    }, 10000);
+      reject(new Error(`no "ready" within a minute from: ${FIXTURE} ${args.join(' ')}`));
+    }, 60000);
     exited.then((how) => reject(new Error(`server ended (${JSON.stringify(how)}) before "ready": ${FIXTURE} ${args.join(' ')}`)));
     let text = '';
     child.stdout.on('data', (chunk) => {
@@ -60,10 +66,10 @@ function tryStart(port, options) {
         pid: child.pid,
         url: `http://127.0.0.1:${bound}`,
         exited,
-        /** Graceful stop by SIGTERM; after 5 s by force. */
+        /** Graceful stop by SIGTERM; after half a minute by force. */
         async stop() {
           child.kill('SIGTERM');
-          const force = setTimeout(() => child.kill('SIGKILL'), 5000);
+          const force = setTimeout(() => child.kill('SIGKILL'), 30000);
           const how = await exited;
           clearTimeout(force);
           return how;
@@ -77,4 +83,4 @@ function tryStart(port, options) {
   });
 }
 
-module.exports = { shared, startServer, startOn, IS_REFERENCE };
+module.exports = { shared, startServer, startOn, patience, IS_REFERENCE };

@@ -6,12 +6,14 @@ const http = require('node:http');
 const net = require('node:net');
 const crypto = require('node:crypto');
 const WebSocket = require('ws');
+const { patience } = require('./server');
 
 const SEPARATOR = '\x1e';
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Rejects with `what` when `promise` takes longer than `ms`. */
-function within(ms, promise, what) {
+/** Rejects with `what` when `promise` takes longer than `limit` milliseconds, and patience. */
+function within(limit, promise, what) {
+  const ms = patience(limit);
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`${what} did not happen within ${ms} ms`)), ms);
@@ -20,7 +22,8 @@ function within(ms, promise, what) {
 }
 
 /** Calls `probe` every 20 ms until it gives something true. */
-async function eventually(probe, what, ms = 3000) {
+async function eventually(probe, what, limit = 3000) {
+  const ms = patience(limit);
   const end = Date.now() + ms;
   for (;;) {
     const value = await probe();
@@ -149,10 +152,22 @@ class Polling {
     this.pump();
     return this.inbox.next(ms);
   }
+  /** Starts a poll, and returns it as `{ reply }` when the server has it, as far as others can tell. */
+  async hold() {
+    const reply = this.poll();
+    await within(3000, new Promise((resolve) => reply.req.once('finish', resolve)), 'the sending of the poll');
+    await this.passBy();
+    return { reply };
+  }
+  /** A stray pong changes nothing; when it has been answered, what was sent before has most likely been read, too. */
+  async passBy() {
+    await this.post('3').catch(() => {});
+    await sleep(40);
+  }
   /** Breaks the session as a lost network would: the held GET is cut, once one has had the time to reach the server. */
   async drop() {
     this.pump();
-    await sleep(40);
+    await this.passBy();
     this.stopped = true;
     this.held.req.destroy();
   }
@@ -179,7 +194,7 @@ class Ws {
     peer.socket = new WebSocket(`ws://127.0.0.1:${port}${path}${query({ EIO: 4, transport: 'websocket', ...extra })}`, {
       headers,
       perMessageDeflate: deflate,
-      handshakeTimeout: 5000,
+      handshakeTimeout: patience(5000),
     });
     peer.port = port;
     peer.path = path;

@@ -157,7 +157,7 @@ for (const [version, client] of Object.entries(CLIENTS)) {
         }
       });
       grid('stays connected over several heartbeats', async (connect) => {
-        const socket = await connected(connect, '', {}, { pingInterval: 200, pingTimeout: 300 });
+        const socket = await connected(connect, '', {}, { pingInterval: 200, pingTimeout: 5000 });
         let dropped;
         socket.on('disconnect', (reason) => (dropped = reason));
         await sleep(1300);
@@ -397,7 +397,7 @@ describe('revision 3: socket.io-client 2.5.0', { concurrency: 4 }, () => {
       socket.close();
     });
     conforms(`revision 3, ${setting}: its own heartbeat keeps it connected`, async () => {
-      const socket = connect((await shared({ allowEio3: true, pingInterval: 200, pingTimeout: 300 })).url);
+      const socket = connect((await shared({ allowEio3: true, pingInterval: 200, pingTimeout: 5000 })).url);
       await next(socket, 'connect');
       let dropped;
       socket.on('disconnect', (reason) => (dropped = reason));

@@ -339,10 +339,9 @@ describe('polling', { concurrency: 8 }, () => {
   });
   conforms('packets before a bad one in a payload are delivered', async () => {
     const session = await Polling.open((await raw()).port);
-    const held = session.poll();
-    await sleep(60);
+    const held = await session.hold();
     await session.post(['4good', 'zbad', '4never'].join(SEPARATOR)).catch(() => {});
-    const reply = await held;
+    const reply = await held.reply;
     assert.equal(splitPayload(reply.text)[0], '4good');
     assert.ok(!reply.text.includes('never'));
     await assertGone(session);
@@ -354,8 +353,8 @@ describe('polling', { concurrency: 8 }, () => {
   });
   conforms('a second POST while the first is still arriving closes the session', async () => {
     const session = await Polling.open((await raw()).port);
-    const slow = session.post(['4a', 'b', 'c'], { pieceDelay: 400 });
-    await sleep(100);
+    const slow = session.post(['4a', 'b', 'c'], { pieceDelay: 3000 });
+    await sleep(300);
     assert.equal((await session.post('4second')).status, 400);
     const first = await slow.catch(() => null);
     assert.ok(first === null || first.status >= 400, 'the first POST must fail too');
@@ -370,10 +369,8 @@ describe('polling', { concurrency: 8 }, () => {
   });
   conforms('a client that cuts its held poll loses the session', async () => {
     const session = await Polling.open((await raw()).port);
-    const held = session.poll();
-    await within(3000, new Promise((resolve) => held.req.once('finish', resolve)), 'the sending of the poll');
-    await sleep(100);
-    held.req.destroy();
+    const held = await session.hold();
+    held.reply.req.destroy();
     // A stray pong looks without touching: a message would be echoed into the poll that was cut, if it came first.
     await eventually(async () => (await session.post('3')).status === 400, 'the end of the session', 10000);
     await assertGone(session);
@@ -502,7 +499,9 @@ describe('WebSocket', { concurrency: 8 }, () => {
 });
 
 describe('heartbeat', { concurrency: 8 }, () => {
-  const beating = () => raw({ pingInterval: 300, pingTimeout: 200 });
+  // A pong may be late on a busy machine; where it is not to come at all, the session is to end soon.
+  const beating = () => raw({ pingInterval: 300, pingTimeout: 5000 });
+  const ending = () => raw({ pingInterval: 300, pingTimeout: 200 });
   conforms('the next ping comes one interval after the pong, not after the ping', async () => {
     const ws = await Ws.open((await beating()).port);
     assert.equal(await ws.next(), '2');
@@ -511,7 +510,7 @@ describe('heartbeat', { concurrency: 8 }, () => {
     ws.send('3');
     assert.equal(await ws.next(), '2');
     const waited = Date.now() - ponged;
-    assert.ok(waited >= 280 && waited < 420, `ping ${waited} ms after the pong`);
+    assert.ok(waited >= 280, `ping ${waited} ms after the pong`);
     ws.close();
   });
   conforms('a pong may carry any payload', async () => {
@@ -523,7 +522,7 @@ describe('heartbeat', { concurrency: 8 }, () => {
     ws.close();
   });
   conforms('messages are no substitute for pongs', async () => {
-    const ws = await Ws.open((await beating()).port);
+    const ws = await Ws.open((await ending()).port);
     const chatter = setInterval(() => ws.socket.readyState === 1 && ws.send('4x'), 50);
     // Two time-outs are granted: newer releases of the reference start it anew once for the first packet after a ping.
     await ws.closed(1200);
@@ -537,14 +536,14 @@ describe('heartbeat', { concurrency: 8 }, () => {
     assert.equal((await session.poll()).text, '2');
   });
   conforms('a held poll of a session that times out is ended', async () => {
-    const session = await Polling.open((await beating()).port);
+    const session = await Polling.open((await ending()).port);
     assert.equal((await session.poll()).text, '2');
     const reply = await within(5000, session.poll(), 'the end of the poll');
     assert.ok(reply.text === '1' || reply.status === 400, `${reply.status} ${reply.text}`);
     await assertGone(session);
   });
   conforms('the heartbeat goes on over the WebSocket after an upgrade', async () => {
-    const session = await Polling.open((await beating()).port);
+    const session = await Polling.open((await raw({ pingInterval: 300, pingTimeout: 1500 })).port);
     const ws = Ws.connect(session.port, { extra: { sid: session.sid } });
     await ws.opened;
     ws.send('2probe', '5');
@@ -553,7 +552,7 @@ describe('heartbeat', { concurrency: 8 }, () => {
       assert.equal(await ws.next(), '2');
       ws.send('3');
     }
-    await ws.closed(1500);
+    await ws.closed(4000);
   });
 });
 
@@ -619,11 +618,10 @@ describe('closing', { concurrency: 8 }, () => {
     const session = await Polling.open(server.port, { path: SIO });
     await session.send('40');
     for (let i = 0; i < 2; i++) await session.poll();
-    const held = session.poll();
-    await sleep(50);
+    const held = await session.hold();
     const stopped = server.stop();
     await ws.closed();
-    await within(3000, held.catch(() => 'cut'), 'the end of the held poll');
+    await within(3000, held.reply.catch(() => 'cut'), 'the end of the held poll');
     assert.deepEqual(await stopped, { code: 0, signal: null });
   });
 });

@@ -135,10 +135,10 @@ for (const kind of ['websocket', 'polling']) {
       assert.deepEqual(plain(back, back.early), [['missed', 1]]);
     });
     recovers('a connection quiet for longer than the buffer is recovered', {}, async () => {
-      const { watcher, victim } = await pair({ options: { recovery: 1000 } });
+      const { watcher, victim } = await pair({ options: { recovery: 2000 } });
       const offset = await touch(watcher, victim);
       for (let i = 0; i < 5; i++) {
-        await sleep(500);
+        await sleep(900);
         // Others' events push the buffer on; none is for the victim.
         await watcher.ask('to', { rooms: ['elsewhere'], event: 'noise', args: [i] });
       }
@@ -149,7 +149,7 @@ for (const kind of ['websocket', 'polling']) {
       assert.deepEqual(plain(back, back.early), [['missed']]);
     });
     recovers('coming back before the server noticed takes over, and the old connection loses nothing of it later', { referenceFails: 'there is no saved session yet' }, async () => {
-      const options = { recovery: 5000, pingInterval: 300, pingTimeout: 200 };
+      const options = { recovery: 5000, pingInterval: 300, pingTimeout: 1000 };
       const { watcher, victim } = await pair({ options });
       await victim.ask('join', 'room1');
       const offset = await touch(watcher, victim);
@@ -157,7 +157,7 @@ for (const kind of ['websocket', 'polling']) {
       victim.peer.freeze();
       const back = await comeBack(victim, offset);
       assert.deepEqual([back.sid, back.pid], [victim.sid, victim.pid]);
-      await sleep(800); // The old connection's heartbeat is over by now.
+      await sleep(1800); // The old connection's heartbeat is over by now.
       assert.deepEqual((await watcher.ask('fetch', 'room1')).map((one) => one.id), [victim.sid]);
       await watcher.ask('to', { rooms: ['room1'], event: 'after', args: [1] });
       assert.deepEqual((await back.event('after')).slice(0, 2), ['after', 1]);
@@ -345,12 +345,14 @@ for (const kind of ['websocket', 'polling']) {
       const { id } = victim;
       watcher.emit('to', { rooms: [id], event: 'touch' });
       await next(victim, 'touch');
-      await ask(watcher, 'later', { ms: 30, event: 'missed', args: [1], room: id });
-      victim.io.reconnectionDelay(200);
-      victim.io.reconnectionDelayMax(200);
-      victim.io.engine.close(); // Tells its disconnect before it returns.
+      victim.io.reconnection(false);
       const missed = next(victim, 'missed');
-      await next(victim, 'connect');
+      victim.io.engine.close(); // Tells its disconnect before it returns.
+      await eventually(() => ask(watcher, 'last-reason', id), 'the loss');
+      await ask(watcher, 'to', { rooms: [id], event: 'missed', args: [1] });
+      const again = next(victim, 'connect');
+      victim.connect();
+      await again;
       assert.deepEqual([victim.recovered, victim.id], [true, id]);
       assert.equal((await missed)[0], 1);
       victim.disconnect();

@@ -322,18 +322,18 @@ describe('namespaces', { concurrency: 8 }, () => {
     watcher.peer.close();
   });
   conforms('a connection that leaves all namespaces after joining one is not closed by the connect time-out', async () => {
-    const ws = await openWs({ connectTimeout: 300 });
+    const ws = await openWs({ connectTimeout: 1500 });
     await join(ws);
     ws.send('41');
-    await sleep(600);
+    await sleep(2000);
     await join(ws, { nsp: '/custom' });
     ws.close();
   });
   conforms('a refused CONNECT does not stop the connect time-out', async () => {
-    const ws = await openWs({ connectTimeout: 300 });
+    const ws = await openWs({ connectTimeout: 1500 });
     ws.send('40/nowhere,');
     assert.match(await ws.next(), /^44/);
-    await ws.closed(1000);
+    await ws.closed(4000);
   });
   conforms('the handshake shows headers, query, auth, address and url of the first request', async () => {
     const ws = await Ws.open((await server()).port, { path, extra: { mine: 'a b' }, headers: { 'x-mine': 'yes', origin: 'http://o.example' } });
@@ -682,8 +682,7 @@ describe('disconnect', { concurrency: 8 }, () => {
     const session = await Polling.open(port, { path });
     const socket = await join(session);
     await socket.event('auth');
-    await sleep(50);
-    session.drop();
+    await session.drop();
     assert.equal(await eventually(() => watcher.ask('last-reason', socket.sid), 'a reason'), 'transport error');
     watcher.peer.close();
   });

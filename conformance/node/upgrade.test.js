@@ -71,16 +71,16 @@ describe('upgrade', { concurrency: 8 }, () => {
     });
   }
   conforms('a probe that never becomes an upgrade is closed after the upgrade time-out, and polling lives on', async () => {
-    const { session, ws } = await probing({ upgradeTimeout: 300 });
+    const { session, ws } = await probing({ upgradeTimeout: 1500 });
     ws.send('2probe');
     assert.equal(await ws.next(), '3probe');
-    await ws.closed(1000);
+    await ws.closed(4000);
     await assertPollingLives(session);
     await assertUpgrades(session);
   });
   conforms('a WebSocket that never probes is closed after the upgrade time-out', async () => {
-    const { session, ws } = await probing({ upgradeTimeout: 300 });
-    await ws.closed(1000);
+    const { session, ws } = await probing({ upgradeTimeout: 1500 });
+    await ws.closed(4000);
     await assertPollingLives(session);
   });
   conforms('losing the WebSocket while probing leaves polling alive and able to try again', async () => {
@@ -127,10 +127,9 @@ describe('upgrade', { concurrency: 8 }, () => {
   });
   conforms('a poll still held when the upgrade arrives is ended', async () => {
     const { session, ws } = await probing();
-    const held = session.poll();
-    await sleep(100);
+    const held = await session.hold();
     ws.send('5');
-    const reply = await within(5000, held, 'the end of the poll');
+    const reply = await within(5000, held.reply, 'the end of the poll');
     assert.ok(['6', '1'].includes(reply.text), reply.text);
     ws.send('4x');
     assert.equal(await ws.next(), '4x');
@@ -173,10 +172,10 @@ describe('upgrade', { concurrency: 8 }, () => {
     assert.equal((await session.poll()).status, 400);
   });
   conforms('a session that times out while probing closes the probing WebSocket too', async () => {
-    const { ws } = await probing({ pingInterval: 300, pingTimeout: 200 });
+    const { ws } = await probing({ pingInterval: 500, pingTimeout: 1500 });
     ws.send('2probe');
     assert.equal(await ws.next(), '3probe');
-    await ws.closed(1000);
+    await ws.closed(4000);
   });
   conforms('a server without WebSocket takes no upgrade', async () => {
     const session = await Polling.open((await raw({ transports: 'polling' })).port);

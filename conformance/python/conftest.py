@@ -27,7 +27,7 @@ class Server:
             if value is not True:
                 command.append(str(value))
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        guard = threading.Timer(10, self.process.kill)
+        guard = threading.Timer(60, self.process.kill)
         guard.start()
         line = self.process.stdout.readline()
         guard.cancel()
@@ -44,7 +44,7 @@ class Server:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(5)
+            self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -36,14 +36,14 @@ class Peer:
         return self.queues.setdefault(name, asyncio.Queue())
 
     async def connect(self, server, namespaces=("/",), **options):
-        await self.client.connect(server.url, transports=SETTINGS[self.setting], namespaces=list(namespaces), wait_timeout=5, **options)
+        await self.client.connect(server.url, transports=SETTINGS[self.setting], namespaces=list(namespaces), wait_timeout=30, **options)
         return self
 
-    async def next(self, name, seconds=4):
+    async def next(self, name, seconds=30):
         return await asyncio.wait_for(self.queue(name).get(), seconds)
 
     async def call(self, event, data=None, namespace="/"):
-        return await self.client.call(event, data, namespace=namespace, timeout=4)
+        return await self.client.call(event, data, namespace=namespace, timeout=30)
 
 
 @pytest_asyncio.fixture(params=list(SETTINGS))
@@ -150,7 +150,7 @@ async def test_async_reconnects_after_the_server_was_killed_and_came_back(peer):
 
 
 async def test_async_stays_connected_over_several_heartbeats(peer, shared):
-    one = await peer().connect(shared(ping_interval=200, ping_timeout=300))
+    one = await peer().connect(shared(ping_interval=200, ping_timeout=5000))
     await asyncio.sleep(1.3)
     assert await one.call("message-with-ack", 1) == 1
     assert one.queue("disconnect/").empty()

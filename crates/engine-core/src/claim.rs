@@ -18,8 +18,8 @@ use crate::moment::Moment;
 use crate::output::Pending;
 use crate::reason::Reason;
 use crate::recovery::{
-    Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Handover, Log, Missed, Offer, Offset,
-    Scope, is_up_to,
+    Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Given, Handover, Log, Missed, MissedEvent,
+    Offer, Offset, Scope, is_up_to, mark_place,
 };
 use crate::restore::Shown;
 use crate::session::SessionKey;
@@ -196,7 +196,7 @@ impl Shard {
             Some((text, Offset::Ours(_) | Offset::Foreign)) => {
                 // A volatile event repeats the offset of another, which need not have been for this socket: what
                 // counts is the position, not whether that event is among these.
-                let seen = carried.iter().rposition(|(offset, _)| is_up_to(offset, text));
+                let seen = carried.iter().rposition(|given| is_up_to(&given.offset, text));
                 (seen.map_or(0, |index| index + 1), entry.since)
             }
             Some((_, Offset::Malformed)) => return Prepared::Refused,
@@ -219,13 +219,13 @@ impl Shard {
         Prepared::Refused
     }
 
-    /// What a socket missed, with offsets, oldest first; `None` if it is more than an outbox takes, or the log ran over
-    /// since it was claimed.
-    fn missed(&self, socket: SocketKey, resume: Resume) -> Option<Vec<(Box<str>, Rc<Message>)>> {
+    /// What a socket missed, with offsets and places, oldest first; `None` if it is more than an outbox takes, or the
+    /// log ran over since it was claimed.
+    fn missed(&self, socket: SocketKey, resume: Resume) -> Option<Vec<Given>> {
         let entry = self.sockets.get(socket)?;
         let log = self.log.as_ref().filter(|log| log.reaches(resume.after))?;
         let sid = entry.sid.to_string();
-        let mut missed: Vec<(Box<str>, Rc<Message>)> = match &entry.carried {
+        let mut missed: Vec<Given> = match &entry.carried {
             Some(carried) => carried.events.iter().skip(resume.carried_seen).cloned().collect(),
             None => Vec::new(),
         };
@@ -233,10 +233,11 @@ impl Shard {
         for event in log.after(resume.after) {
             if self.is_for(socket, entry, &sid, event) {
                 log.write_offset(event.seq, event.number, &mut offset);
-                missed.push((offset.as_str().into(), event.message.clone()));
+                missed.push(Given { offset: offset.as_str().into(), message: Some(event.message.clone()) });
             }
         }
-        let bytes: usize = missed.iter().map(|(_, message)| message.weight()).sum();
+        let bytes: usize =
+            missed.iter().flat_map(|given| &given.message).map(|message| message.weight()).sum();
         (bytes <= self.config.outbox_bytes_max).then_some(missed)
     }
 
@@ -268,14 +269,24 @@ impl Shard {
 
     /// Queues what a recovered socket missed. `false` if that is too much.
     pub(crate) fn replay(&mut self, socket: SocketKey, resume: Resume) -> bool {
-        let Some(missed) = self.missed(socket, resume) else { return false };
+        let Some(mut missed) = self.missed(socket, resume) else { return false };
         let Some(session) = self.session_of_socket(socket) else { return false };
-        self.counters.events_out += missed.len() as u64;
-        for (_, message) in &missed {
+        for message in missed.iter().flat_map(|given| &given.message) {
+            self.counters.events_out += 1;
             self.push(session, message.clone());
         }
+        if missed.iter().all(|given| given.message.is_none()) {
+            missed.clear();
+        }
         let since = match &mut self.log {
-            Some(log) if !missed.is_empty() => log.skip(),
+            Some(log) if !missed.is_empty() => {
+                // What is sent from now on tells this position or a later one, whatever log the missed ones are of.
+                let since = log.skip();
+                let mut offset = String::new();
+                log.write_offset(since, 0, &mut offset);
+                mark_place(&mut missed, &offset);
+                since
+            }
             Some(log) => log.next_seq() - 1,
             None => 0,
         };
@@ -435,17 +446,13 @@ impl Shard {
         let socket = departure.socket;
         let sid = self.sockets.get(socket)?.sid;
         let missed = self.missed(socket, departure.resume)?;
-        let missed = missed.into_iter().map(|(offset, message)| {
-            let mut frames = message.frames();
-            let head = frames.next().expect("invariant: a message has a head");
-            Missed {
+        let missed = missed
+            .into_iter()
+            .map(|Given { offset, message }| Missed {
                 offset: offset.into(),
-                packet: head.payload().to_vec(),
-                is_binary: head.kind() == FrameKind::Binary,
-                attachments: frames.map(|frame| frame.payload().to_vec().into()).collect(),
-            }
-        });
-        let missed = missed.collect();
+                event: message.map(|message| event_of(&message)),
+            })
+            .collect();
         let rooms = self.rooms_of(socket).iter().map(ToString::to_string).collect();
         let had = self.log.as_ref()?.after(departure.offered).filter_map(|event| event.id).collect();
         if self.is_home(pid) {
@@ -596,8 +603,14 @@ impl Shard {
         self.note_order(claimed.order);
         let Some(entry) = self.sockets.get(socket) else { return };
         let (sid, had) = (entry.sid.to_string(), HashSet::<_, RandomState>::from_iter(claimed.had));
-        let mut events: Vec<(Box<str>, Rc<Message>)> =
-            claimed.missed.iter().map(|missed| (missed.offset.as_str().into(), message_of(missed))).collect();
+        let mut events: Vec<Given> = claimed
+            .missed
+            .iter()
+            .map(|Missed { offset, event }| Given {
+                offset: offset.as_str().into(),
+                message: event.as_ref().map(message_of),
+            })
+            .collect();
         let Some(log) = &self.log else { return };
         // Should the log have run over meanwhile, the socket begins anew when it is accepted: it reaches back to
         // before the gap.
@@ -606,7 +619,7 @@ impl Shard {
         for event in log.after(since) {
             if self.is_for(socket, entry, &sid, event) && event.id.is_none_or(|id| !had.contains(&id)) {
                 log.write_offset(event.seq, event.number, &mut offset);
-                events.push((offset.as_str().into(), event.message.clone()));
+                events.push(Given { offset: offset.as_str().into(), message: Some(event.message.clone()) });
             }
         }
         // The peer may come with an offset of this log from an earlier stay: it must not look like a later one.
@@ -707,7 +720,17 @@ impl Shard {
     }
 }
 
-fn message_of(missed: &Missed) -> Rc<Message> {
+fn event_of(message: &Message) -> MissedEvent {
+    let mut frames = message.frames();
+    let head = frames.next().expect("invariant: a message has a head");
+    MissedEvent {
+        packet: head.payload().to_vec(),
+        is_binary: head.kind() == FrameKind::Binary,
+        attachments: frames.map(|frame| frame.payload().to_vec().into()).collect(),
+    }
+}
+
+fn message_of(missed: &MissedEvent) -> Rc<Message> {
     if missed.is_binary {
         Message::binary(&missed.packet, true)
     } else {

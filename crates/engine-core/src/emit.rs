@@ -226,7 +226,8 @@ impl Shard {
     }
 
     /// Sends an event to everyone that `target` names here, each once. Answers how many that is. With `ack`, the
-    /// outputs tell of each answer; if nobody is there, nobody will answer and no output comes.
+    /// outputs tell of each answer; if nobody is there, nobody will answer and no output comes. Who owes
+    /// [`Config::acks_per_socket_max`](crate::Config::acks_per_socket_max) acks already is left out then.
     ///
     /// For events that other shards do not get. Those that they do get go through [`Shard::broadcast_shared`].
     pub fn broadcast(
@@ -264,7 +265,12 @@ impl Shard {
     ) -> usize {
         self.note_order(flags.order.number());
         let Some(&namespace) = self.namespace_names.get(&*target.namespace) else { return 0 };
-        let members = self.select(namespace, target);
+        let mut members = self.select(namespace, target);
+        if ack.is_some() {
+            let max = self.config.acks_per_socket_max;
+            members
+                .retain(|member| self.sockets.at(member.socket).is_some_and(|entry| entry.acks_owed < max));
+        }
         let mut sent = 0;
         let ack_id = ack.and_then(|request| self.begin_broadcast_ack(now, &members, flags, request));
         if ack.is_some() && ack_id.is_none() {

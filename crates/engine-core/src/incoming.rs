@@ -3,21 +3,29 @@
 //!
 //! SIO5 "Packet encoding"; the violations are those of the reference server.
 
-use bytes::Bytes;
 use eio_proto::{Data, Packet, Revision};
 use sio_proto::{Incoming, OwnedPayload, Parser, Payload, revision4};
 
 use crate::ack::Answered;
 use crate::close::Goodbye;
 use crate::moment::Moment;
-use crate::output::Pending;
+use crate::output::{Attachments, Pending};
 use crate::reason::Reason;
-use crate::session::SessionKey;
+use crate::session::{Session, SessionKey};
 use crate::shard::Shard;
 use crate::socket::{SocketKey, State};
 
 /// What a packet's rule-breaking is answered with; the session is closed by the one caller that sees it.
 struct Violation;
+
+/// How far a session's socket in a namespace is.
+#[derive(Clone, Copy)]
+enum Place {
+    /// The application has not answered its CONNECT yet.
+    Awaited,
+    /// It is connected.
+    Taken,
+}
 
 impl Shard {
     /// One Engine.IO packet, from whichever transport.
@@ -65,7 +73,7 @@ impl Shard {
         if incoming.attachments > 0 {
             return entry.assembler.begin(&incoming, &self.config.packets).map_err(|_| Violation);
         }
-        self.handle_incoming(now, session, &incoming, Vec::new())
+        self.handle_incoming(now, session, &incoming, None)
     }
 
     fn handle_binary(&mut self, now: Moment, session: SessionKey, data: &[u8]) -> Result<(), Violation> {
@@ -74,7 +82,7 @@ impl Shard {
             Parser::Msgpack => {
                 let incoming =
                     sio_proto::decode_msgpack(data, &self.config.packets).map_err(|_| Violation)?;
-                self.handle_incoming(now, session, &incoming, Vec::new())
+                self.handle_incoming(now, session, &incoming, None)
             }
             Parser::Json => {
                 let Some(whole) = entry.assembler.push(data, &self.config.packets).map_err(|_| Violation)?
@@ -89,7 +97,8 @@ impl Shard {
                 };
                 let incoming =
                     Incoming { namespace: &whole.namespace, ack_id: whole.ack_id, attachments: 0, payload };
-                self.handle_incoming(now, session, &incoming, whole.attachments)
+                let attachments = (!whole.attachments.is_empty()).then(|| Box::new(whole.attachments));
+                self.handle_incoming(now, session, &incoming, attachments)
             }
         }
     }
@@ -99,22 +108,21 @@ impl Shard {
         now: Moment,
         session: SessionKey,
         incoming: &Incoming<'_>,
-        attachments: Vec<Bytes>,
+        attachments: Attachments,
     ) -> Result<(), Violation> {
-        let revision = self.sessions.get(session).map_or(Revision::V4, |entry| entry.revision);
+        let Some(entry) = self.sessions.get(session) else { return Ok(()) };
+        let revision = entry.revision;
         let mut namespace = incoming.namespace;
         let mut query = None;
         if revision == Revision::V3 {
             // Revision 3 clients carry a query in the name; it takes the place of the auth payload.
             (namespace, query) = revision4::split_query(namespace);
         }
-        let found = self.find_socket(session, namespace);
+        let found = self.find_socket(entry, namespace);
         match (&incoming.payload, found) {
             (Payload::Connect { .. }, Some(_)) if revision == Revision::V3 && namespace == "/" => Ok(()),
-            (Payload::Connect { .. }, Some(socket)) => {
-                if self.sockets.get(socket).is_some_and(|entry| entry.is_connected()) {
-                    return Err(Violation);
-                }
+            (Payload::Connect { .. }, Some((_, Place::Taken))) => Err(Violation),
+            (Payload::Connect { .. }, Some((_, Place::Awaited))) => {
                 // Still being answered: the impatience of a peer that asked twice makes no second socket.
                 self.counters.faults_socket += 1;
                 Ok(())
@@ -125,32 +133,29 @@ impl Shard {
                 Ok(())
             }
             (Payload::ConnectError { .. }, _) | (_, None) => Err(Violation),
-            (_, Some(socket)) if !self.sockets.get(socket).is_some_and(|entry| entry.is_connected()) => {
-                // Nothing may come for a namespace that has not answered yet.
-                Err(Violation)
-            }
-            (Payload::Disconnect, Some(socket)) => {
+            // Nothing may come for a namespace that has not answered yet.
+            (_, Some((_, Place::Awaited))) => Err(Violation),
+            (Payload::Disconnect, Some((socket, Place::Taken))) => {
                 self.detach_from_session(session, socket);
                 self.disconnect_socket(now, socket, Reason::ClientNamespaceDisconnect);
                 Ok(())
             }
-            (Payload::Event { name, elements, count }, Some(socket)) => {
+            (Payload::Event { name, elements, count }, Some((socket, Place::Taken))) => {
                 self.counters.events_in += 1;
                 let name = self.outputs.keep_text(name);
                 let elements = self.outputs.keep(elements);
-                let attachments = (!attachments.is_empty()).then(|| Box::new(attachments));
-                let ack_id = incoming.ack_id;
-                self.push_output(Pending::Event {
+                let (count, ack_id) = (*count, incoming.ack_id);
+                self.outputs.push_with(|| Pending::Event {
                     socket,
                     name,
                     elements,
-                    count: *count,
+                    count,
                     attachments,
                     ack_id,
                 });
                 Ok(())
             }
-            (Payload::Ack { elements, count }, Some(socket)) => {
+            (Payload::Ack { elements, count }, Some((socket, Place::Taken))) => {
                 if let Some(id) = incoming.ack_id
                     && let Answered::Expected { token, last } = self.acks.answer(id, socket)
                 {
@@ -159,7 +164,6 @@ impl Shard {
                     }
                     self.counters.acks_in += 1;
                     let elements = self.outputs.keep(elements);
-                    let attachments = (!attachments.is_empty()).then(|| Box::new(attachments));
                     self.push_output(Pending::Ack {
                         token,
                         socket,
@@ -180,21 +184,22 @@ impl Shard {
         Some(body.elements)
     }
 
-    /// The session's socket in a namespace, whatever its state.
-    fn find_socket(&self, session: SessionKey, namespace: &str) -> Option<SocketKey> {
-        let entry = self.sessions.get(session)?;
-        entry.sockets.iter().find_map(|&slot| {
+    /// The session's socket in a namespace.
+    #[inline]
+    fn find_socket(&self, session: &Session, namespace: &str) -> Option<(SocketKey, Place)> {
+        session.sockets.iter().find_map(|&slot| {
             let socket = self.sockets.at(slot)?;
-            let is_it = match &socket.state {
-                State::Connecting(connecting) => &*connecting.namespace == namespace,
+            let (is_it, place) = match &socket.state {
+                State::Connecting(connecting) => (&*connecting.namespace == namespace, Place::Awaited),
                 State::Connected => {
                     let name = &*self.namespace(socket.namespace).name;
                     // Every name begins with a slash, so of this length there is only one.
-                    name.len() == namespace.len() && (name.len() == 1 || name == namespace)
+                    let is_it = name.len() == namespace.len() && (name.len() == 1 || name == namespace);
+                    (is_it, Place::Taken)
                 }
-                State::Lost { .. } => false,
+                State::Lost { .. } => (false, Place::Awaited),
             };
-            if is_it { self.sockets.key_at(slot) } else { None }
+            if is_it { Some((self.sockets.key_at(slot)?, place)) } else { None }
         })
     }
 }

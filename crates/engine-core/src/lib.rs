@@ -44,7 +44,7 @@ pub use link::{LinkKey, LinkTag};
 pub use moment::Moment;
 pub use output::{Output, Reply};
 pub use reason::Reason;
-pub use recovery::{Claim, Claimant, Claimed, Handover, Missed, Offer};
+pub use recovery::{Claim, Claimant, Claimed, Handover, Missed, MissedEvent, Offer};
 pub use restore::{RestoreFault, Restored};
 pub use session::{Opening, RequestId, SessionKey, SessionTag};
 pub use shard::{Shard, ShardId};

@@ -13,10 +13,8 @@ pub enum LinkTag {}
 pub(crate) struct Link {
     pub(crate) session: SessionKey,
     pub(crate) decoder: ws_proto::Decoder,
-    // Boxed: a pointer on each of many idle links instead of three words.
-    /// The beginning of a frame whose rest has not arrived. Bounded by `payload_bytes_max` and a header.
-    #[allow(clippy::box_collection)]
-    pub(crate) partial: Option<Box<Vec<u8>>>,
+    // Boxed, both: a pointer on each of many idle links instead of several words.
+    pub(crate) partial: Option<Box<Partial>>,
     /// Bytes to write before anything else: what the kernel refused, and control frames.
     #[allow(clippy::box_collection)]
     pub(crate) unsent: Option<Box<Vec<u8>>>,
@@ -27,6 +25,13 @@ pub(crate) struct Link {
     pub(crate) is_dirty: bool,
     /// Nothing is read any more; what is staged is written, then the link is closed.
     pub(crate) is_closing: bool,
+}
+
+/// The beginning of a frame whose rest has not arrived. Bounded by `payload_bytes_max` and a header.
+pub(crate) struct Partial {
+    pub(crate) bytes: Vec<u8>,
+    /// How many bytes it takes to read on: those of the whole frame, or of its header while that is not all there.
+    pub(crate) need: usize,
 }
 
 impl Link {

@@ -318,7 +318,7 @@ impl Shard {
     }
 
     pub(crate) fn reply(&mut self, request: RequestId, reply: Reply) {
-        self.push_output(Pending::Reply { request, reply: Box::new(reply) });
+        self.push_output(Pending::Reply { request, reply: Some(Box::new(reply)) });
     }
 
     pub(crate) fn refuse_request(&mut self, request: RequestId, fault: HandshakeFault) {

@@ -251,11 +251,28 @@ fn position_in(offset: &str) -> Option<(u32, u64)> {
 #[derive(Default)]
 pub(crate) struct Carried {
     /// Kept until a pong shows that the peer has read them. They weigh no more than an outbox.
-    pub(crate) events: Vec<(Box<str>, Rc<Message>)>,
+    pub(crate) events: Vec<Given>,
     /// A ping has been queued behind them.
     pub(crate) is_pinged: bool,
     /// The shard where the socket was born keeps a note for its pid, to be released in the end.
     pub(crate) born_elsewhere: bool,
+}
+
+/// One thing that a socket was given again, or a place among them.
+#[derive(Clone)]
+pub(crate) struct Given {
+    pub(crate) offset: Box<str>,
+    /// `None` for a place: no event has this offset as its own, but whoever shows it, or a later one of the same log,
+    /// was given everything before it. A volatile event may tell such an offset.
+    pub(crate) message: Option<Rc<Message>>,
+}
+
+/// Adds the place at `offset` to what a socket was given, unless what stands last says as much already.
+pub(crate) fn mark_place(events: &mut Vec<Given>, offset: &str) {
+    let mut places = events.iter().rev().take_while(|given| given.message.is_none());
+    if !places.any(|given| is_up_to(&given.offset, offset)) {
+        events.push(Given { offset: offset.into(), message: None });
+    }
 }
 
 /// Who claims a socket on behalf of a peer.
@@ -309,11 +326,18 @@ pub struct Handover {
     pub claimed: Option<Box<Claimed>>,
 }
 
-/// One missed event on its way between shards.
+/// One missed event on its way between shards, or a place among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missed {
     /// Its offset.
     pub offset: String,
+    /// `None` for a place: who shows its offset, or a later one of the same shard, has all that stands before it.
+    pub event: Option<MissedEvent>,
+}
+
+/// A missed event as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissedEvent {
     /// The Engine.IO packet: text, or for the msgpack parser binary.
     pub packet: Vec<u8>,
     /// Whether `packet` is binary.

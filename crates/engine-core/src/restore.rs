@@ -15,7 +15,7 @@ use crate::emit::Flags;
 use crate::moment::Moment;
 use crate::output::Pending;
 use crate::reason::Reason;
-use crate::recovery::{Carried, Claim, Claimant, Offer};
+use crate::recovery::{Carried, Claim, Claimant, Given, Offer};
 use crate::session::SessionKey;
 use crate::shard::{Shard, ShardId};
 use crate::socket::{SocketKey, State};
@@ -178,7 +178,10 @@ impl Shard {
             let seq = log.skip();
             log.write_offset(seq, *number, &mut offset);
             let encoding = self.encoding(index, body, Flags::default(), None);
-            events.push((Box::from(offset.as_str()), self.encode_event(&encoding, Some(&offset))));
+            events.push(Given {
+                offset: offset.as_str().into(),
+                message: Some(self.encode_event(&encoding, Some(&offset))),
+            });
         }
         let newest = self.log.as_mut().map_or(0, |log| log.skip());
         self.note_order(restored.order);

@@ -106,7 +106,8 @@ pub struct Shard {
     pub(crate) late_posts: Vec<(SessionKey, RequestId)>,
     pub(crate) rings: Rings,
     pub(crate) deflater: Option<Deflater>,
-    pub(crate) inflater: Inflater,
+    /// Made when the first link that agreed to compression is read: it has a window of 32 KiB.
+    pub(crate) inflater: Option<Inflater>,
     pub(crate) scratch: Vec<u8>,
     pub(crate) offset_scratch: String,
     pub(crate) due: Vec<(u64, SessionKey)>,
@@ -164,7 +165,7 @@ impl Shard {
             late_posts: Vec::new(),
             rings: Rings::new(),
             deflater: None,
-            inflater: Inflater::default(),
+            inflater: None,
             scratch: Vec::new(),
             offset_scratch: String::new(),
             due: Vec::new(),

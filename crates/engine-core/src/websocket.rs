@@ -5,7 +5,7 @@ use eio_proto::{Data, Packet, Revision, TransportKind};
 use ws_proto::{CloseCode, Fault, Message as Frame, OpCode, Step};
 
 use crate::close::Goodbye;
-use crate::link::{Link, LinkKey};
+use crate::link::{Link, LinkKey, Partial};
 use crate::message::{Message, Wire};
 use crate::moment::Moment;
 use crate::reason::Reason;
@@ -14,6 +14,23 @@ use crate::shard::Shard;
 
 /// Bytes gathered for one write. More than a socket buffer takes at once only waits in another buffer.
 const GATHER_BYTES: usize = 64 * 1024;
+
+/// The beginning of a frame at the end of what was read.
+struct Unread {
+    from: usize,
+    /// How many bytes from there it takes to read on.
+    need: usize,
+}
+
+/// Why no more frames are read for now.
+enum End {
+    Incomplete {
+        need: usize,
+    },
+    /// A frame has ended the link.
+    Closing,
+    Fault(Fault),
+}
 
 impl Shard {
     /// A WebSocket without a `sid` opens a session; its first frame is the open packet.
@@ -47,57 +64,57 @@ impl Shard {
             return;
         }
         self.counters.bytes_in += bytes.len() as u64;
-        match entry.partial.take() {
-            None => {
-                let used = self.handle_frames(now, link, bytes);
-                if used < bytes.len()
-                    && let Some(entry) = self.links.get_mut(link)
-                    && !entry.is_closing
-                {
-                    entry.partial = Some(Box::new(bytes[used..].to_vec()));
+        let mut bytes = bytes;
+        let mut partial = entry.partial.take();
+        while let Some(mut frame) = partial.take() {
+            // A frame that comes in pieces is put together; what follows it is handled where it lies.
+            let lacking = frame.need.saturating_sub(frame.bytes.len()).min(bytes.len());
+            let (head, rest) = bytes.split_at_mut(lacking);
+            frame.bytes.extend_from_slice(head);
+            bytes = rest;
+            if frame.bytes.len() < frame.need {
+                if let Some(entry) = self.links.get_mut(link) {
+                    entry.partial = Some(frame);
                 }
+                return;
             }
-            Some(mut partial) => {
-                partial.extend_from_slice(bytes);
-                let used = self.handle_frames(now, link, &mut partial);
-                if used < partial.len()
-                    && let Some(entry) = self.links.get_mut(link)
-                    && !entry.is_closing
-                {
-                    partial.drain(..used);
-                    // What a large message needed is too much for the beginning of the next one.
-                    if partial.capacity() > 2 * GATHER_BYTES && partial.len() < partial.capacity() / 4 {
-                        partial.shrink_to(partial.len() * 2);
-                    }
-                    entry.partial = Some(partial);
-                }
+            if let Some(Unread { from, need }) = self.handle_frames(now, link, &mut frame.bytes) {
+                // Its header is whole by now, and tells how long it is.
+                frame.bytes.drain(..from);
+                frame.need = need;
+                partial = Some(frame);
             }
+        }
+        if let Some(Unread { from, need }) = self.handle_frames(now, link, bytes)
+            && let Some(entry) = self.links.get_mut(link)
+        {
+            entry.partial = Some(Box::new(Partial { bytes: bytes[from..].to_vec(), need }));
         }
     }
 
-    /// Handles the whole frames at the front of `bytes`; answers how much they took.
-    fn handle_frames(&mut self, now: Moment, link: LinkKey, bytes: &mut [u8]) -> usize {
-        let Some(entry) = self.links.get_mut(link) else { return bytes.len() };
+    /// Handles the whole frames at the front of `bytes`. Answers where an unfinished one begins, if the link is still
+    /// read.
+    fn handle_frames(&mut self, now: Moment, link: LinkKey, bytes: &mut [u8]) -> Option<Unread> {
+        let entry = self.links.get_mut(link).filter(|entry| !entry.is_closing)?;
         let rules = self.rules;
         let may_inflate = entry.deflate;
         // Both are given back below; meanwhile messages may borrow from them while the shard handles them.
         let mut decoder = std::mem::take(&mut entry.decoder);
-        let mut inflater = if may_inflate { std::mem::take(&mut self.inflater) } else { Default::default() };
-        let mut used_total = 0;
-        let fault = loop {
-            let inflater = may_inflate.then_some(&mut inflater);
-            match decoder.decode(&mut bytes[used_total..], &rules, inflater) {
+        let mut inflater = may_inflate.then(|| self.inflater.take().unwrap_or_default());
+        let mut from = 0;
+        let end = loop {
+            match decoder.decode(&mut bytes[from..], &rules, inflater.as_mut()) {
                 Ok(Step::Frame { used, message }) => {
-                    used_total += used;
+                    from += used;
                     if let Some(message) = message {
                         self.handle_frame(now, link, message);
                         if self.links.get(link).is_none_or(|entry| entry.is_closing) {
-                            break None;
+                            break End::Closing;
                         }
                     }
                 }
-                Ok(Step::Incomplete { .. }) => break None,
-                Err(fault) => break Some(fault),
+                Ok(Step::Incomplete { need }) => break End::Incomplete { need },
+                Err(fault) => break End::Fault(fault),
             }
         };
         if may_inflate {
@@ -106,10 +123,14 @@ impl Shard {
         if let Some(entry) = self.links.get_mut(link) {
             entry.decoder = decoder;
         }
-        if let Some(fault) = fault {
-            self.handle_fault(now, link, &fault);
+        match end {
+            End::Incomplete { need } if from < bytes.len() => Some(Unread { from, need }),
+            End::Incomplete { .. } | End::Closing => None,
+            End::Fault(fault) => {
+                self.handle_fault(now, link, &fault);
+                None
+            }
         }
-        used_total
     }
 
     /// The peer broke RFC 6455 or a limit: it is told the code, and its session ends.

@@ -155,6 +155,34 @@ fn a_socket_can_owe_only_so_many_acks() {
 }
 
 #[test]
+fn a_broadcast_that_awaits_acks_leaves_out_who_owes_too_many() {
+    check(
+        Config { acks_per_socket_max: 1, ..Config::default() },
+        &format!(
+            r#"{TWO}
+        ! emit a q [] ack=1
+        a < 420["q"]
+        ! cast / r [] ack=2
+        ? sent 1
+        b < 421["r"]
+        ! cast / s [] ack=3
+        ? sent 0
+        ! cast / t []
+        ? sent 2
+        a < 42["t"]
+        b < 42["t"]
+        a > 430[]
+        b > 431[]
+        ! cast / u [] ack=4
+        ? sent 2
+        a < 422["u"]
+        b < 422["u"]
+        "#
+        ),
+    );
+}
+
+#[test]
 fn a_broadcast_reaches_the_union_of_rooms_once_and_nobody_excepted() {
     check_two(
         r#"

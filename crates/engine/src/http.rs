@@ -31,7 +31,8 @@ use tokio::sync::oneshot;
 
 use crate::cors::Cors;
 use crate::handshake::{Handshake, OpeningRequest};
-use crate::mail::{LinkMail, Mail, Port, RequestMail};
+use crate::listener::Counted;
+use crate::mail::{LinkMail, Mail, Port, RequestMail, Wire};
 use crate::server::Inner;
 use crate::stream::Stream;
 
@@ -287,13 +288,14 @@ where
                 is_javascript: eio_proto::looks_like_javascript(&traits),
                 deflate: false,
             };
+            let counted = count_link(server, &origin);
             let port = origin.home.unwrap_or_else(|| server.next_port().clone());
             match transport {
                 TransportKind::Polling => {
                     open_polling(server, request.headers(), &port, opening, handshake).await
                 }
                 TransportKind::WebSocket => {
-                    switch(server, request, port, Switching::Open(opening, handshake))
+                    switch(server, request, port, counted, Switching::Open(opening, handshake))
                 }
             }
         }
@@ -309,7 +311,10 @@ where
                 return status(StatusCode::SERVICE_UNAVAILABLE);
             }
             match checked.await {
-                Ok(Ok(())) => switch(server, request, port.clone(), Switching::Upgrade(sid, query.revision)),
+                Ok(Ok(())) => {
+                    let counted = count_link(server, &origin);
+                    switch(server, request, port.clone(), counted, Switching::Upgrade(sid, query.revision))
+                }
                 Ok(Err(fault)) => refuse(fault),
                 Err(_) => status(StatusCode::SERVICE_UNAVAILABLE),
             }
@@ -555,6 +560,11 @@ fn is_websocket_upgrade(headers: &HeaderMap) -> bool {
         })
 }
 
+/// Counts the link that a connection is about to become, if our own listeners accepted it.
+fn count_link(server: &Arc<Inner>, origin: &Origin) -> Option<Counted> {
+    origin.home.as_ref().map(|_| Counted::new(server.clone()))
+}
+
 /// Why a connection is switched to WebSocket.
 enum Switching {
     Open(Opening, Handshake),
@@ -566,6 +576,7 @@ fn switch<B>(
     server: &Arc<Inner>,
     mut request: Request<B>,
     port: Arc<Port>,
+    counted: Option<Counted>,
     switching: Switching,
 ) -> Response<Full<Bytes>> {
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()) else {
@@ -598,11 +609,12 @@ fn switch<B>(
     let hand_over = async move {
         let Ok(upgraded) = upgrading.await else { return };
         let Ok((stream, early)) = take_stream(upgraded) else { return };
+        let wire = Wire { stream, early, counted };
         let letter = match switching {
             Switching::Open(opening, handshake) => {
-                LinkMail::Open { stream, early, opening: Opening { deflate, ..opening }, handshake }
+                LinkMail::Open { wire, opening: Opening { deflate, ..opening }, handshake }
             }
-            Switching::Upgrade(sid, revision) => LinkMail::Upgrade { stream, early, sid, revision, deflate },
+            Switching::Upgrade(sid, revision) => LinkMail::Upgrade { wire, sid, revision, deflate },
         };
         let _ = port.send_waiting(Mail::Link(Box::new(letter))).await;
     };

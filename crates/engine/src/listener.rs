@@ -273,11 +273,12 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// Counts a connection while HTTP has it. A link that became a WebSocket is counted by its session.
-struct Counted(Arc<Inner>);
+/// Counts a connection of our own listeners while it is open: one is held while HTTP has it, another by the link that
+/// it becomes.
+pub(crate) struct Counted(Arc<Inner>);
 
 impl Counted {
-    fn new(server: Arc<Inner>) -> Self {
+    pub(crate) fn new(server: Arc<Inner>) -> Self {
         server.connections.fetch_add(1, Ordering::Relaxed);
         Self(server)
     }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::ack::AckSink;
 use crate::handshake::Handshake;
 use crate::joining::{Joined, JoinedAll};
+use crate::listener::Counted;
 use crate::refusal::Refusal;
 use crate::restore::RestoreMail;
 use crate::shard::ShardState;
@@ -130,8 +131,17 @@ pub(crate) enum RequestMail {
 }
 
 pub(crate) enum LinkMail {
-    Open { stream: Stream, early: Bytes, opening: Opening, handshake: Handshake },
-    Upgrade { stream: Stream, early: Bytes, sid: Sid, revision: Revision, deflate: bool },
+    Open { wire: Wire, opening: Opening, handshake: Handshake },
+    Upgrade { wire: Wire, sid: Sid, revision: Revision, deflate: bool },
+}
+
+/// A connection that HTTP has let go of.
+pub(crate) struct Wire {
+    pub(crate) stream: Stream,
+    /// What was read from it too early.
+    pub(crate) early: Bytes,
+    /// `None` if it came by somebody else's listener.
+    pub(crate) counted: Option<Counted>,
 }
 
 /// Something that handles of sockets and servers ask of a shard.

@@ -24,7 +24,8 @@ use crate::ack::{AckFault, Answered, Part, Waiter, Waiters};
 use crate::calls::{contain, dispatch, poll_once, start};
 use crate::handshake::Handshake;
 use crate::joining;
-use crate::mail::{self, Broadcast, ClaimMail, Command, LinkMail, Mail, RequestMail};
+use crate::listener::Counted;
+use crate::mail::{self, Broadcast, ClaimMail, Command, LinkMail, Mail, RequestMail, Wire};
 use crate::namespace::{Event, Namespace};
 use crate::refusal::Refusal;
 use crate::server::{Inner, SocketInfo};
@@ -34,6 +35,9 @@ use crate::stream::Stream;
 /// Bytes read from one link at a time. Large enough that one busy peer is read in few calls, small enough to stay in
 /// the second-level cache with what is made of it.
 const READ_BYTES: usize = 128 * 1024;
+/// Bytes of a read that the shard handles before the outputs are taken: so few that they, what is made of them and what
+/// the handlers touch stay in the first-level cache.
+const PIECE_BYTES: usize = 8 * 1024;
 /// Reads from one link in one turn, so that a busy one does not keep the others waiting.
 const READS_PER_TURN: usize = 4;
 /// Readiness events taken in one turn.
@@ -74,6 +78,7 @@ struct LinkEntry {
     stream: Stream,
     is_closing: bool,
     is_shut: bool,
+    _counted: Option<Counted>,
 }
 
 struct PendingRequest {
@@ -215,6 +220,8 @@ impl ShardState {
         }
         for letter in batch.drain(..) {
             self.handle_mail(now, letter);
+            // A verdict begins a connect handler: what that asked for comes before the next letter.
+            self.obey(now);
             self.drain_outputs(now);
         }
         self.core.handle_deadline(now);
@@ -312,8 +319,10 @@ impl ShardState {
                     let is_empty = count < buf.len() && entry.stream.short_read_means_empty();
                     // A closing link is read to its end, so that the peer gets to read ours.
                     if !entry.is_closing {
-                        self.core.handle_read(now, link, &mut buf[..count]);
-                        self.drain_outputs(now);
+                        for piece in buf[..count].chunks_mut(PIECE_BYTES) {
+                            self.core.handle_read(now, link, piece);
+                            self.drain_outputs(now);
+                        }
                     }
                     if is_empty {
                         break;
@@ -458,24 +467,24 @@ impl ShardState {
     }
 
     fn handle_link(&mut self, now: Moment, link: LinkMail) {
-        let (key, stream, early) = match link {
-            LinkMail::Open { stream, early, opening, handshake } => {
+        let (key, Wire { stream, early, counted }) = match link {
+            LinkMail::Open { wire, opening, handshake } => {
                 let key = self.core.handle_open_websocket(now, opening);
                 if let Some(session) = self.core.session_of(key) {
                     self.keep_handshake(session, handshake);
                 }
-                (key, stream, early)
+                (key, wire)
             }
-            LinkMail::Upgrade { stream, early, sid, revision, deflate } => {
+            LinkMail::Upgrade { wire, sid, revision, deflate } => {
                 // Gone since it was checked: the stream is dropped, and the peer sees the link close.
                 let Ok(key) = self.core.handle_upgrade(now, sid, revision, deflate) else { return };
-                (key, stream, early)
+                (key, wire)
             }
         };
         if self.links.len() <= key.slot() {
             self.links.resize_with(key.slot() + 1, || None);
         }
-        let mut entry = LinkEntry { key, stream, is_closing: false, is_shut: false };
+        let mut entry = LinkEntry { key, stream, is_closing: false, is_shut: false, _counted: counted };
         let registered = usize::try_from(key.to_bits())
             .map_err(io::Error::other)
             .and_then(|token| entry.stream.register(self.poll.registry(), Token(token)));
@@ -654,14 +663,8 @@ impl ShardState {
                 Output::Event { socket, name, elements, count, attachments, ack_id } => {
                     let Some(Some(entry)) = sockets.get(socket.slot()) else { continue };
                     if entry.key == socket {
-                        let event = Event {
-                            name,
-                            elements,
-                            count,
-                            attachments: &attachments,
-                            ack_id,
-                            parser: server.parser(),
-                        };
+                        let event =
+                            Event { name, elements, count, attachments, ack_id, parser: server.parser() };
                         dispatch(server, &entry.socket, &entry.namespace, &event);
                     }
                 }

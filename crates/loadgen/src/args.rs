@@ -32,8 +32,8 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Subscribers over HTTP long-polling: deliveries, polls, order.
     Polling(FanoutArgs),
-    /// Fan-out with one subscriber that stops to read halfway: does the server grow, do the others wait?
-    Slow(FanoutArgs),
+    /// Fan-out with one subscriber that stops to read, in turns: does the server grow, do the others wait?
+    Slow(SlowArgs),
     /// Cut all connections at once and open them again.
     Storm(StormArgs),
     /// The server that does the least: one send(2) for each delivery, no parser. The yardstick of the others.
@@ -111,7 +111,7 @@ pub(crate) struct IdleArgs {
     pub(crate) rooms: usize,
 }
 
-/// Flags of `fanout`, `slow` and `polling`.
+/// Flags of `fanout` and `polling`, and most of those of `slow`.
 #[derive(Args)]
 pub(crate) struct FanoutArgs {
     #[command(flatten)]
@@ -155,6 +155,22 @@ pub(crate) struct FanoutArgs {
     /// Event that delivers.
     #[arg(long, default_value = "msg")]
     pub(crate) msg_event: String,
+}
+
+/// Flags of `slow`; --secs is how long all read in each turn.
+#[derive(Args)]
+pub(crate) struct SlowArgs {
+    #[command(flatten)]
+    pub(crate) fanout: FanoutArgs,
+    /// How often all read and then one does not.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) turns: usize,
+    /// Seconds to wait at most until the server cuts the silent one off.
+    #[arg(long, default_value_t = 30.0)]
+    pub(crate) silent_max: f64,
+    /// Bytes that the server lets wait for one subscriber: by no more may its memory grow.
+    #[arg(long, default_value_t = 1 << 20)]
+    pub(crate) outbox_max: u64,
 }
 
 /// Flags of `echo`.

@@ -47,7 +47,7 @@ fn run(command: &Command) -> anyhow::Result<bool> {
         Command::Ingest(args) => (scenario::ingest::run(args)?, &args.common),
         Command::Publish(args) => (scenario::publish::run(args)?, &args.common),
         Command::Polling(args) => (scenario::polling::run(args)?, &args.common),
-        Command::Slow(args) => (scenario::slow::run(args)?, &args.common),
+        Command::Slow(args) => (scenario::slow::run(args)?, &args.fanout.common),
         Command::Storm(args) => (scenario::storm::run(args)?, &args.common),
     };
     let mut out = std::io::stdout().lock();

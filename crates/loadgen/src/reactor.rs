@@ -205,12 +205,6 @@ impl Reactor {
         self.watch(slot);
     }
 
-    /// Reads from `slot` again.
-    pub(crate) fn resume(&mut self, slot: usize) {
-        self.wires[slot].is_paused = false;
-        self.watch(slot);
-    }
-
     /// Ends a connection. The driver is not told.
     pub(crate) fn close(&mut self, slot: usize, ending: Ending) {
         if let Some(wire) = self.wires.get_mut(slot)

@@ -41,6 +41,14 @@ impl Latencies {
     }
 }
 
+/// The middle one of some figures, or the mean of the two in the middle; `None` without any.
+pub(crate) fn median(mut figures: Vec<f64>) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    let upper = *figures.get(figures.len() / 2)?;
+    let lower = figures[(figures.len() - 1) / 2];
+    Some((lower + upper) / 2.0)
+}
+
 /// One line of a report.
 struct Line {
     key: &'static str,
@@ -241,6 +249,13 @@ mod tests {
         let (table, object) = texts(&report);
         assert!(table.contains("first fault: late"), "{table}");
         assert_eq!((object["missing"].as_u64(), object["label"].as_str()), (Some(3), Some("x")));
+    }
+
+    #[test]
+    fn the_median_lies_in_the_middle() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 
     #[test]

@@ -137,9 +137,12 @@ fn idle_connections_stay() {
 #[test]
 fn a_silent_subscriber_is_not_counted_as_a_loss() {
     let floor = Floor::start(&[]);
-    let report = floor.load_cleanly("slow --conns 5 --secs 0.4 --size 2000");
+    // The floor cuts nobody off.
+    let report = floor.load_cleanly("slow --conns 5 --secs 0.2 --size 2000 --turns 2 --silent-max 0.3");
     assert!(report["units"].as_u64() > Some(0), "{report}");
-    assert!(report["rss_growth_kib"].is_i64(), "{report}");
+    assert!(report["rss_growth_kib"].is_i64() && report["p99_ratio"].is_f64(), "{report}");
+    assert_eq!(report["silent_cut_off"], 0, "{report}");
+    assert!(report["verdict"].as_str().is_some_and(|text| text.starts_with("cut off: no, ")), "{report}");
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl Driver {
                 }
                 if slot.state == State::Offline {
                     slot.state = State::Joining;
-                    let auth = slot.connect_auth();
+                    let auth = slot.connect_auth(self.options.recovery);
                     let mut packet = Vec::new();
                     encode_connect_request(&mut packet, self.options.parser, &slot.namespace, auth.as_ref());
                     self.outgoing.push_back(vec![wrap(&self.options, packet)]);

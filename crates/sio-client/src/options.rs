@@ -60,6 +60,7 @@ pub struct Options {
     pub reconnect: Option<Reconnect>,
     /// Whether to ask for missed events after a loss, of servers that offer it. Default true.
     ///
+    /// The server's application then sees `recovery: true` in `auth`, unless [`Options::auth`] has a word of its own on that.
     /// Such servers append each event's place in the history as one more argument, a text, which the application sees too.
     pub recovery: bool,
     /// The server's encoding of packets. Default [`Parser::Json`].

@@ -68,10 +68,16 @@ impl Slot {
     }
 
     /// What goes along with CONNECT. The application's keys win over ours, as in the JavaScript client.
-    pub(crate) fn connect_auth(&self) -> Option<Map<String, Value>> {
-        let Some(pid) = &self.pid else { return self.auth.clone() };
+    pub(crate) fn connect_auth(&self, wants_recovery: bool) -> Option<Map<String, Value>> {
+        if !wants_recovery {
+            return self.auth.clone();
+        }
         let mut auth = Map::new();
-        auth.insert("pid".into(), pid.clone().into());
+        // Servers that offer it only to those they take for JavaScript clients offer it to those that ask, too.
+        auth.insert("recovery".into(), true.into());
+        if let Some(pid) = &self.pid {
+            auth.insert("pid".into(), pid.clone().into());
+        }
         if let Some(offset) = &self.offset {
             auth.insert("offset".into(), offset.clone().into());
         }

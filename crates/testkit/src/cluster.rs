@@ -815,7 +815,7 @@ impl Cluster {
                     name: name.to_owned(),
                     elements: elements.to_vec(),
                     count,
-                    attachments,
+                    attachments: attachments.to_vec(),
                     ack_id,
                 },
                 Output::Ack { token, socket, elements, count: _, attachments, last } => {

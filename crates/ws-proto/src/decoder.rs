@@ -63,17 +63,22 @@ impl Decoder {
         rules: &Rules,
         inflater: Option<&'a mut Inflater>,
     ) -> Result<Step<'a>, Fault> {
-        // The shape of nearly everything a server reads: final, masked, at most 125 bytes of plain text, all there.
+        // The shape of nearly everything a server reads: final, masked, fewer than 64 KiB of plain text, all there.
         // Anything else, faults included, takes the general way below, which judges it again from the start.
-        if let [0x81, len @ 0x80..=0xFD, a, b, c, d, rest @ ..] = &mut *buf {
-            let (len, key) = (usize::from(*len & 0x7F), [*a, *b, *c, *d]);
-            let is_plain = self.pending.is_none() && rules.role == Role::Server;
-            if is_plain && len <= rules.message_bytes_max && len <= rest.len() {
-                // Sliced again from `buf`, because what `rest` borrows would have to outlive this branch.
-                let payload = &mut buf[6..6 + len];
+        if let [0x81, marker @ 0x80..=0xFE, a, b, ..] = *buf
+            && self.pending.is_none()
+            && rules.role == Role::Server
+        {
+            let is_short = marker < 0xFE;
+            let len =
+                if is_short { usize::from(marker & 0x7F) } else { usize::from(u16::from_be_bytes([a, b])) };
+            let start = if is_short { 6 } else { 8 };
+            if len <= rules.message_bytes_max && start + len <= buf.len() {
+                let (header, payload) = buf[..start + len].split_at_mut(start);
+                let key = [header[start - 4], header[start - 3], header[start - 2], header[start - 1]];
                 mask(key, payload);
                 let text = simdutf8::basic::from_utf8(payload).map_err(|_| Fault::BadUtf8)?;
-                return Ok(Step::Frame { used: 6 + len, message: Some(Message::Text(text)) });
+                return Ok(Step::Frame { used: start + len, message: Some(Message::Text(text)) });
             }
         }
         self.decode_any(buf, rules, inflater)

@@ -3,6 +3,7 @@
 //! Peers are `sio_client` sockets, or bytes by hand where a well-behaved client would get in the way. Does not test the
 //! protocol itself, which `conformance/` does. Every server listens on a port that the system gives.
 
+mod connecting;
 mod links;
 mod peers;
 mod restore;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use engine::{AckFault, Answered, Joined, JoinedAll, Many, NoArgs, One, Refusal, Server};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sio_client::{ConnectFault, Transports};
+use sio_client::{ConnectFault, Options, Transports};
 
 use peers::{SECOND, auth, connect, connect_with, event, listen, quiet};
 
@@ -480,7 +481,11 @@ async fn few_sessions_are_closed_over_the_whole_time_of_a_shutdown() {
     let url = listen(&server).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
-        clients.push(connect_with(&url, |options| options.reconnect = None).await);
+        // One that is about to upgrade would be cut off by the end of HTTP, which comes first.
+        let change = |options: &mut Options| {
+            (options.transports, options.reconnect) = (Transports::WebSocket, None);
+        };
+        clients.push(connect_with(&url, change).await);
     }
     let begun = std::time::Instant::now();
     let (ends, ()) = tokio::join!(

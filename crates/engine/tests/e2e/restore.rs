@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sio_client::{Client, Notice, Transports};
+use sio_client::{Client, Notice, Options, Transports};
 use sio_proto::{Many, One};
 
 use crate::peers::{SECOND, auth, connect_with, notice, quiet};
@@ -148,7 +148,10 @@ async fn a_server_that_is_killed_twice_gives_everybody_back_what_was_missed() {
 async fn who_has_left_for_good_or_never_asked_connects_as_new() {
     let mut application = Application::start();
     let plain = async |application: &Application| {
-        connect_with(&application.url(), |options| options.transports = Transports::WebSocket).await
+        let change = |options: &mut Options| {
+            (options.transports, options.recovery) = (Transports::WebSocket, false);
+        };
+        connect_with(&application.url(), change).await
     };
     let mut client = plain(&application).await;
     ask(&client, "join", json!(["r"])).await;

@@ -24,7 +24,7 @@ pub(super) fn register(builder: Builder, hub: &Arc<Hub>) -> Builder {
             let hub = greeter.clone();
             hub.tell_connected(&socket);
             async move {
-                if hub.admit(&socket).await.is_some() {
+                if hub.admit(&socket).is_some() {
                     hub.greet(&socket, None).await;
                 }
             }
@@ -68,7 +68,7 @@ fn logs(namespace: &mut Namespace, hub: &Arc<Hub>) {
 
 impl Hub {
     async fn welcome_to_logs(&self, socket: Socket) {
-        if self.admit(&socket).await.is_none() {
+        if self.admit(&socket).is_none() {
             return;
         }
         if !socket.recovered() {

@@ -253,7 +253,7 @@ fn with_basics(namespace: &mut Namespace, hub: &Arc<Hub>) {
 
 impl Hub {
     async fn welcome(&self, socket: Socket, has_dashboard: bool) {
-        let Some(principal) = self.admit(&socket).await else { return };
+        let Some(principal) = self.admit(&socket) else { return };
         // A recovered socket brings its rooms along, also the lack of one that it left.
         if !socket.recovered() {
             let mut rooms = vec!["global".to_owned()];
@@ -296,13 +296,7 @@ impl Hub {
     }
 
     /// Who a socket is that has just connected; `None` if that holds no more, and then it is disconnected.
-    async fn admit(&self, socket: &Socket) -> Option<Arc<Principal>> {
-        if !self.auth.is_open() {
-            // The middleware waited, so this begins with a verdict that was mailed, and the shard obeys a handler that
-            // such a verdict began only with its next output: the look at the rooms below could come first. Mailed
-            // joins keep their order.
-            tokio::task::yield_now().await;
-        }
+    fn admit(&self, socket: &Socket) -> Option<Arc<Principal>> {
         auth::admit(&self.auth, socket)
     }
 

@@ -69,7 +69,7 @@ impl Collector for Scrape {
             ("recovery_log_events", "Events kept for recovery", self.stats.held(|gauges| gauges.log_events)),
             ("recovery_log_bytes", "Bytes kept for recovery", self.stats.held(|gauges| gauges.log_bytes)),
             ("acks_awaited", "Emits whose ack is awaited", self.stats.held(|gauges| gauges.acks_awaited)),
-            ("tcp_connections", "TCP connections that speak HTTP", self.stats.connections),
+            ("tcp_connections", "TCP connections, WebSocket links included", self.stats.connections),
         ];
         for (name, help, value) in gauges {
             gauge(&mut encoder, name, help, value as u64)?;

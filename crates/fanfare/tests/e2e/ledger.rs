@@ -75,7 +75,6 @@ pub(crate) async fn watch(
     let recovery = way == Way::Recovery;
     let options = Options {
         transports: Transports::WebSocket,
-        auth: recovery.then(|| json!({ "recovery": true }).as_object().cloned().unwrap_or_default()),
         recovery,
         reconnect: Some(Reconnect {
             delay: Duration::from_millis(50),

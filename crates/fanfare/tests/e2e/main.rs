@@ -20,6 +20,7 @@ mod run;
 mod sdk;
 mod serving;
 mod settings;
+mod silence;
 mod store;
 mod tls;
 mod vocabularies;

@@ -149,6 +149,15 @@ impl Ledger {
             self.land();
         }
     }
+
+    /// Expects the publications that are yet to begin for an excused subscriber again.
+    pub(super) fn readmit(&mut self, subscriber: usize) {
+        if self.is_excused(subscriber) {
+            let (room, next) = (subscriber as u32 % self.rooms, self.next());
+            self.expected[subscriber] = next + (room + self.rooms - next % self.rooms) % self.rooms;
+            self.members[room as usize] += 1;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +203,21 @@ mod tests {
         assert_eq!(ledger.deliver(2, 0, now), Ok(true));
         assert_eq!(ledger.deliver(2, 2, now), Ok(true));
         assert_eq!((ledger.under_way(), ledger.missing), (0, 1));
+    }
+
+    #[test]
+    fn who_is_readmitted_gets_what_begins_from_then_on() {
+        let (mut ledger, now) = ledger(1);
+        ledger.excuse(2, false);
+        assert_eq!(ledger.deliver(0, 0, now), Ok(true));
+        ledger.readmit(2);
+        for (number, room) in [(1, 1), (2, 0)] {
+            assert_eq!(ledger.begin(now), (number, room));
+        }
+        assert_eq!(ledger.deliver(1, 1, now), Ok(true));
+        assert_eq!(ledger.deliver(0, 2, now), Ok(false));
+        assert_eq!(ledger.deliver(2, 2, now), Ok(true));
+        assert_eq!((ledger.missing, ledger.under_way()), (0, 0));
     }
 
     #[test]

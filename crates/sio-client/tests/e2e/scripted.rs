@@ -219,14 +219,14 @@ async fn events_before_connect_are_delivered_after_it() {
 async fn a_connection_that_returns_says_what_it_had() {
     let auth = json!({"token": "t", "offset": "mine"}).as_object().cloned();
     for (auth, first, again) in [
-        (None, "40".to_owned(), r#"40{"pid":"P","offset":"o2"}"#),
+        (None, r#"40{"recovery":true}"#.to_owned(), r#"40{"recovery":true,"pid":"P","offset":"o2"}"#),
         (
             auth,
-            r#"40{"token":"t","offset":"mine"}"#.to_owned(),
-            r#"40{"pid":"P","offset":"mine","token":"t"}"#,
+            r#"40{"recovery":true,"token":"t","offset":"mine"}"#.to_owned(),
+            r#"40{"recovery":true,"pid":"P","offset":"mine","token":"t"}"#,
         ),
     ] {
-        let (server, connecting) = connect(Options { auth, ..options() }).await;
+        let (server, connecting) = connect(Options { auth, recovery: true, ..options() }).await;
         let mut peer = server.accept().await;
         peer.send(OPEN).await;
         peer.expect(&first).await;
@@ -340,7 +340,12 @@ async fn a_full_queue_makes_emitting_wait() {
 
 fn options() -> Options {
     let reconnect = Reconnect { delay: Duration::from_millis(20), jitter: 0.0, ..Reconnect::default() };
-    Options { transports: Transports::WebSocket, reconnect: Some(reconnect), ..Options::default() }
+    Options {
+        transports: Transports::WebSocket,
+        reconnect: Some(reconnect),
+        recovery: false,
+        ..Options::default()
+    }
 }
 
 fn lost_by_protocol(notice: &Notice) -> bool {

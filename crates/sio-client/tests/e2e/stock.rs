@@ -77,7 +77,7 @@ async fn the_handshake_brings_auth_query_and_headers() {
             until_transport(&client, "websocket").await;
         }
         let seen = handshake(&client).await;
-        assert_eq!(seen["auth"], json!({"token": "t"}));
+        assert_eq!(seen["auth"], json!({"recovery": true, "token": "t"}));
         assert_eq!(seen["query"]["room"], "a b&c");
         assert_eq!(seen["header"], "yes");
         assert_eq!(seen["id"].as_str().map(str::to_owned), client.sid());
@@ -166,7 +166,7 @@ async fn namespaces_share_a_connection() {
     let mut chat = root.join("/chat", auth).await.expect("exists");
     connected(&mut chat).await;
     assert_ne!(root.sid(), chat.sid());
-    assert_eq!(handshake(&chat).await["auth"], json!({"as": "guest"}));
+    assert_eq!(handshake(&chat).await["auth"], json!({"recovery": true, "as": "guest"}));
     chat.emit("echo", &One("c")).await.expect("can be sent");
     root.emit("echo", &One("r")).await.expect("can be sent");
     assert_eq!(event(&mut chat, "echo").await.args::<String>().expect("fits"), "c");
