@@ -106,7 +106,8 @@ impl Hub {
         let Some(seat) = seat_of(socket).filter(|_| self.has_presence(room)) else { return };
         let mut registry = self.attendance.registry();
         let change = registry.handle_left(Instant::now(), &seat, room);
-        self.tell_presence(change.into_iter().collect(), None);
+        // Whoever leaves knows.
+        self.tell_presence(change.into_iter().collect(), Some(seat.sid));
         self.attendance.changed.notify_one();
     }
 
