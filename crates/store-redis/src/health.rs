@@ -1,0 +1,31 @@
+//! Owns what is remembered of how the store is doing. Does not know connections.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How the store is doing.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// The newest order that was ever told to us. A database that has less has lost something.
+    order: AtomicU64,
+    /// Not on the way of any event: it changes when something fails or works again.
+    complaint: Mutex<Option<String>>,
+}
+
+impl Health {
+    pub(crate) fn see(&self, order: u64) {
+        self.order.fetch_max(order, Ordering::AcqRel);
+    }
+
+    pub(crate) fn order(&self) -> u64 {
+        self.order.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_complaint(&self, complaint: Option<String>) {
+        *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = complaint;
+    }
+
+    pub(crate) fn complaint(&self) -> Option<String> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,30 @@
+-- Reads the newest of a room's log, back to an order, a bounded amount in one call: most who ask have missed little.
+--
+-- KEYS[1]: `<base>store`. ARGV: the room, the order after which events are wanted, the seq before which to begin or 0
+-- for the end of the log, how many at most.
+-- Answers {epoch, order of the newest event that is no longer kept, 1 if there are no older ones that are wanted, seq of
+-- the first value, value...}, the newest first.
+
+local call, format = redis.call, string.format
+local EVENTS_MAX, BYTES_MAX = 1000, 2000000
+
+local base = string.sub(KEYS[1], 1, -6)
+local head = call('HMGET', base .. 'room:' .. ARGV[1], 'epoch', 'first', 'last', 'through', 'pruned_through', 'pruned_order')
+local first, last = tonumber(head[2]) or 1, tonumber(head[3]) or 0
+local order, before, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local from = before > 0 and before - 1 or last
+local answer = { head[1] or '0', head[6] or '0', '1', format('%.0f', from) }
+if from < first then return answer end
+local average = (tonumber(head[4]) - tonumber(head[5])) / (last + 1 - first)
+local count = math.min(limit, from + 1 - first, EVENTS_MAX, math.max(1, math.floor(BYTES_MAX / (average + 1))))
+local log, most = base .. 'log:' .. ARGV[1], format('%.0f', count)
+local entries = call('XREVRANGE', log, format('%.0f-0', from), format('%.0f-0', first), 'COUNT', most)
+for at, entry in ipairs(entries) do
+  if entry[1] ~= format('%.0f-0', from + 1 - at) then break end
+  local value = entry[2][2]
+  if struct.unpack('>I8', value, 2) <= order then return answer end
+  answer[4 + at] = value
+end
+if #answer < 4 + count then return redis.error_reply('MISSING events of a log are not there') end
+if from + 1 - count > first then answer[3] = '0' end
+return answer
