@@ -7,22 +7,22 @@
 //!
 //! ```text
 //! numbers  now | turn | known order | publishes | rooms | candidate epoch of each | retentions | events, bytes and age
-//!          of each | commits | for each: numbers that follow | texts that follow | changes | appends | has a key |
+//!          of each | records | commits | for each: numbers that follow | texts that follow | changes | appends | has a key |
 //!          for each change: has a state | for each append: bytes | at | has a latest | placements | for each: room |
 //!          delivery | retention
-//! texts    names of the rooms | for each commit: if it has a key: its name, the answer | for each change: kind:id |
-//!          expected version or nothing | the record if it has a state | for each append: the event | if it has a
-//!          latest: by what name
+//! texts    names of the rooms | kind:id of the records | for each commit: if it has a key: its name, the answer | for
+//!          each change: kind:id | expected version or nothing | the record if it has a state | for each append: the
+//!          event | if it has a latest: by what name
 //! ```
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
 use hub::event::Position;
 use hub::policy::{Delivery, Retention};
 use hub::room::RoomName;
-use hub::store::{Append, Change, Commit, Outcome, Placed, event_bytes};
+use hub::store::{Append, Change, Commit, Outcome, Placed, RecordKey, event_bytes};
 use hub::time::Timestamp;
 
 use crate::body;
@@ -100,6 +100,7 @@ struct Draft<'a> {
     names: Vec<&'a RoomName>,
     rooms: HashMap<&'a RoomName, usize>,
     retentions: Vec<Retention>,
+    records: BTreeSet<&'a RecordKey>,
 }
 
 impl<'a> Call<'a> {
@@ -111,6 +112,7 @@ impl<'a> Call<'a> {
             names: Vec::new(),
             rooms: HashMap::new(),
             retentions: Vec::new(),
+            records: BTreeSet::new(),
         };
         for commit in commits {
             draft.commit(commit);
@@ -123,10 +125,11 @@ impl<'a> Call<'a> {
         for Retention { events_max, bytes_max, age_max } in &draft.retentions {
             numbers.extend([*events_max as f64, *bytes_max as f64, age_max.as_millis() as f64]);
         }
-        numbers.push(commits.len() as f64);
+        numbers.extend([draft.records.len() as f64, commits.len() as f64]);
         numbers.append(&mut draft.numbers);
         let names = draft.names.iter().map(|name| Cow::Borrowed(name.as_str().as_bytes()));
-        let texts = names.chain(draft.texts).collect();
+        let records = draft.records.iter().map(|key| Cow::Owned(record::name(key)));
+        let texts = names.chain(records).chain(draft.texts).collect();
         Self { numbers: msgpack::encode_numbers(&numbers), texts, rooms: draft.rooms }
     }
 
@@ -193,6 +196,7 @@ impl<'a> Draft<'a> {
 
     fn change(&mut self, change: &'a Change) {
         let Change { key, expected, state } = change;
+        self.records.insert(key);
         self.texts.push(Cow::Owned(record::name(key)));
         let expected_bytes = expected.map(|version| version.to_be_bytes().to_vec());
         self.texts.push(Cow::Owned(expected_bytes.unwrap_or_default()));
@@ -297,12 +301,12 @@ mod tests {
         assert!(numbers.by_ref().take(2).all(|epoch| epoch > 0 && epoch < 1 << 53));
         assert_eq!(numbers.by_ref().nth(3), Some(1_000_000_000_000), "one retention, its age last");
         let rest: Vec<u64> = numbers.collect();
-        // Two commits; the first has 18 numbers and 8 texts.
-        assert_eq!(rest[..6], [2, 18, 8, 1, 2, 1]);
+        // One record and two commits; the first has 18 numbers and 8 texts.
+        assert_eq!(rest[..7], [1, 2, 18, 8, 1, 2, 1]);
         assert_eq!(rest[rest.len() - 12..], [10, 1, 0, 1, 0, 2, NOW.0, 0, 1, 1, 0, 1]);
-        assert_eq!(call.texts.len(), 2 + 8 + 1);
-        assert_eq!(&*call.texts[0], b"tasks");
-        assert_eq!(&*call.texts[5], 4_u64.to_be_bytes());
+        assert_eq!(call.texts.len(), 2 + 1 + 8 + 1);
+        assert_eq!((&*call.texts[0], &*call.texts[2]), (&b"tasks"[..], &b"job:1"[..]));
+        assert_eq!(&*call.texts[6], 4_u64.to_be_bytes());
     }
 
     #[test]

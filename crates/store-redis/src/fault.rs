@@ -98,6 +98,8 @@ impl From<RedisError> for Failure {
                 | ServerErrorKind::ReadOnly
                 | ServerErrorKind::Moved
                 | ServerErrorKind::Ask => Failure::Refused(why),
+                // While a Cluster moves our slot; nothing was done.
+                ServerErrorKind::ResponseError if why.contains("non local key") => Failure::Refused(why),
                 // A script or a command that does not fit what it finds. Their list may grow.
                 _ => Failure::Damaged(why),
             },

@@ -2,6 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a complaint is told if nothing is committed that could show whether it still holds: a server that is asked
+/// for nothing because it complains must not complain for ever.
+const COMPLAINT_AGE_MAX: Duration = Duration::from_secs(30);
 
 /// How the store is doing.
 #[derive(Debug, Default)]
@@ -9,7 +14,7 @@ pub(crate) struct Health {
     /// The newest order that was ever told to us. A database that has less has lost something.
     order: AtomicU64,
     /// Not on the way of any event: it changes when something fails or works again.
-    complaint: Mutex<Option<String>>,
+    complaint: Mutex<Option<(Instant, String)>>,
 }
 
 impl Health {
@@ -22,10 +27,12 @@ impl Health {
     }
 
     pub(crate) fn set_complaint(&self, complaint: Option<String>) {
+        let complaint = complaint.map(|complaint| (Instant::now(), complaint));
         *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = complaint;
     }
 
     pub(crate) fn complaint(&self) -> Option<String> {
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        complaint.filter(|(at, _)| at.elapsed() < COMPLAINT_AGE_MAX).map(|(_, complaint)| complaint)
     }
 }

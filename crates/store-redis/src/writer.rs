@@ -152,6 +152,13 @@ impl Work {
             .flat_map(|(owner, waiting)| waiting.batch.iter().map(move |commit| (owner, commit)))
             .collect();
         let mut rest = &commits[..];
+        if rest.is_empty()
+            && let Some(now) = group.iter().map(|waiting| waiting.now).max()
+            && let Err(failure) = self.call(now, &[]).await
+        {
+            // An empty batch is pruning and nothing else.
+            batches.iter_mut().for_each(|batch| batch.fault = Some(told(&failure, 0, 0)));
+        }
         while !rest.is_empty() {
             let count = self.manner.bounds.take(rest.iter().map(|(_, commit)| *commit));
             let (part, after) = rest.split_at(count);

@@ -4,8 +4,8 @@
 -- ARGV[1]: numbers as one msgpack list, ARGV[2]: who writes, ARGV[3...]: texts; `call.rs` writes both in the order in
 -- which they are taken here. Answers {newest order, epochs of the rooms, outcomes} as msgpack; `call.rs` reads it.
 --
--- Nothing is written before all that could be of a wrong type has been read: Redis undoes nothing of a script that
--- fails half-way. For the same reason an event's number is never formatted by `..`, which keeps 14 digits.
+-- Redis undoes nothing of a script that fails half-way. So what the call is about is read before anything is written:
+-- keys of a wrong type show then, and a server that lacks memory or may not write refuses the first write.
 
 local call, pack, unpack_number, format = redis.call, struct.pack, struct.unpack, string.format
 local sub, concat = string.sub, table.concat
@@ -39,6 +39,10 @@ local function text()
   text_at = text_at + 1
   return ARGV[text_at]
 end
+
+-- There is no such key. While a Cluster moves our slot, this fails for what is not there, and so nothing is done to a
+-- part of the keys.
+call('EXISTS', base .. 'nothing')
 
 -- The writer's turn: what was done is not done again, and what was given up is not done late.
 
@@ -236,36 +240,44 @@ local function write_record(key, value_before, value)
   end
 end
 
--- Takes the changes of a commit; what the records are and become, or nothing if one is not as expected.
+-- All records of this call by key, as they are by now; false if there is none.
+local records = {}
+
+-- Takes the changes of a commit; keys of the records and what they become, or nothing if one is not as expected.
 local function check(count)
-  local were, are, keys = {}, {}, {}
+  local are, keys = {}, {}
   for _ = 1, count do
     local key, expected, value = text(), text(), number() == 1 and text()
-    if are[key] == nil then
-      were[key] = call('GET', base .. 'record:' .. key)
-      are[key] = were[key]
+    local is = are[key]
+    if is == nil then
+      is = records[key]
       keys[#keys + 1] = key
     end
-    local version = are[key] and sub(are[key], 2, 9) or ''
+    local version = is and sub(is, 2, 9) or ''
     if version ~= expected then return nil end
     are[key] = value
   end
-  return { keys = keys, were = were, are = are }
+  return keys, are
 end
 
--- What the call is about: rooms first, so that a wrong type is found before anything is written.
+-- What the call is about.
 
 local rooms, touched = {}, {}
 for at = 1, number() do rooms[at] = bring(text(), number()) end
 local retentions = {}
 for at = 1, number() do retentions[at] = { number(), number(), number() } end
-call('ZCARD', base .. 'expiry')
-call('ZCARD', base .. 'keys-at')
-call('ZCARD', base .. 'due')
+for _ = 1, number() do
+  local key = text()
+  records[key] = call('GET', base .. 'record:' .. key)
+end
+local keys_hash, keys_at, expiry = base .. 'keys', base .. 'keys-at', base .. 'expiry'
+call('HLEN', keys_hash)
+for _, list in ipairs({ keys_at, base .. 'due' }) do call('ZCARD', list) end
+local swept = call('ZRANGEBYSCORE', expiry, '-inf', format('(%.0f', now), 'LIMIT', 0, SWEPT_MAX)
+for at, name in ipairs(swept) do swept[at] = bring(name, 0) end
 
 local DONE, CONFLICT, REPEATED = 0, 1, 2
 local LOG = 0
-local keys_hash = base .. 'keys'
 local outcomes = {}
 local function tell(value) outcomes[#outcomes + 1] = value end
 
@@ -306,19 +318,22 @@ local function take_commit()
       return
     end
   end
-  local checked = check(changes)
-  if not checked then
+  local changed, are = check(changes)
+  if not changed then
     tell(CONFLICT)
     return
   end
   tell(DONE)
-  for _, key in ipairs(checked.keys) do write_record(key, checked.were[key], checked.are[key]) end
+  for _, key in ipairs(changed) do
+    write_record(key, records[key], are[key])
+    records[key] = are[key]
+  end
   local placed = field and { pack('>I8', now), pack('>I4', appends) }
   for _ = 1, appends do take_append(placed) end
   if field then
     placed[#placed + 1] = answer
     call('HSET', keys_hash, field, concat(placed))
-    call('ZADD', base .. 'keys-at', now, field)
+    call('ZADD', keys_at, now, field)
   end
 end
 
@@ -340,27 +355,26 @@ for _, head in ipairs(touched) do
   -- It may be known by an earlier time than need be: a sweep in vain costs less than an entry with every call.
   if expires and (head.expires == 0 or expires < head.expires) then
     head.expires = expires
-    call('ZADD', base .. 'expiry', expires, head.name)
+    call('ZADD', expiry, expires, head.name)
   end
   save(head)
 end
-for _, name in ipairs(call('ZRANGEBYSCORE', base .. 'expiry', '-inf', format('(%.0f', now), 'LIMIT', 0, SWEPT_MAX)) do
-  local head = bring(name, 0)
+for _, head in ipairs(swept) do
   local expires = prune(head, NUMBER_MAX, NUMBER_MAX, head.age)
   if expires then
     head.expires = expires
-    call('ZADD', base .. 'expiry', expires, name)
+    call('ZADD', expiry, expires, head.name)
   else
     head.expires = 0
-    call('ZREM', base .. 'expiry', name)
+    call('ZREM', expiry, head.name)
   end
   save(head)
 end
 local too_old, count = format('(%.0f', now - DAY), KEYS_DELETED_MAX + 2 * commits
-local old = call('ZRANGEBYSCORE', base .. 'keys-at', '-inf', too_old, 'LIMIT', 0, count)
+local old = call('ZRANGEBYSCORE', keys_at, '-inf', too_old, 'LIMIT', 0, count)
 for _, field in ipairs(old) do
   call('HDEL', keys_hash, field)
-  call('ZREM', base .. 'keys-at', field)
+  call('ZREM', keys_at, field)
 end
 
 call('HSET', store, 'order', order, 'lost', lost, 'era', era)
