@@ -6,10 +6,10 @@
 //! without copying. Both are read from the front:
 //!
 //! ```text
-//! numbers  now | turn | known order | publishes | rooms | candidate epoch of each | retentions | events, bytes and age
-//!          of each | records | commits | for each: numbers that follow | texts that follow | changes | appends | has a key |
-//!          for each change: has a state | for each append: bytes | at | has a latest | placements | for each: room |
-//!          delivery | retention
+//! numbers  now | turn | known order | publishes | rooms | of each: candidate epoch, has a log, has a latest | retentions |
+//!          events, bytes and age of each | records | has a key | commits | for each: numbers that follow | texts that
+//!          follow | changes | appends | has a key | for each change: has a state | for each append: bytes | at | has a
+//!          latest | placements | for each: room | delivery | retention
 //! texts    names of the rooms | kind:id of the records | for each commit: if it has a key: its name, the answer | for
 //!          each change: kind:id | expected version or nothing | the record if it has a state | for each append: the
 //!          event | if it has a latest: by what name
@@ -97,10 +97,18 @@ pub(crate) struct Answer {
 struct Draft<'a> {
     numbers: Vec<f64>,
     texts: Vec<Cow<'a, [u8]>>,
-    names: Vec<&'a RoomName>,
+    names: Vec<Use<'a>>,
     rooms: HashMap<&'a RoomName, usize>,
     retentions: Vec<Retention>,
     records: BTreeSet<&'a RecordKey>,
+    has_key: bool,
+}
+
+/// A room, and what a call puts into it.
+struct Use<'a> {
+    name: &'a RoomName,
+    has_log: bool,
+    has_latest: bool,
 }
 
 impl<'a> Call<'a> {
@@ -113,21 +121,25 @@ impl<'a> Call<'a> {
             rooms: HashMap::new(),
             retentions: Vec::new(),
             records: BTreeSet::new(),
+            has_key: false,
         };
         for commit in commits {
             draft.commit(commit);
         }
         let Heading { now, turn, known, publishes } = heading;
-        let mut numbers = vec![now.0 as f64, turn as f64, known as f64, f64::from(u8::from(publishes))];
+        let flag = |is: bool| f64::from(u8::from(is));
+        let mut numbers = vec![now.0 as f64, turn as f64, known as f64, flag(publishes)];
         numbers.push(draft.names.len() as f64);
-        numbers.extend(draft.names.iter().map(|_| epoch(random, now) as f64));
+        for Use { has_log, has_latest, .. } in &draft.names {
+            numbers.extend([epoch(random, now) as f64, flag(*has_log), flag(*has_latest)]);
+        }
         numbers.push(draft.retentions.len() as f64);
         for Retention { events_max, bytes_max, age_max } in &draft.retentions {
             numbers.extend([*events_max as f64, *bytes_max as f64, age_max.as_millis() as f64]);
         }
-        numbers.extend([draft.records.len() as f64, commits.len() as f64]);
+        numbers.extend([draft.records.len() as f64, flag(draft.has_key), commits.len() as f64]);
         numbers.append(&mut draft.numbers);
-        let names = draft.names.iter().map(|name| Cow::Borrowed(name.as_str().as_bytes()));
+        let names = draft.names.iter().map(|room| Cow::Borrowed(room.name.as_str().as_bytes()));
         let records = draft.records.iter().map(|key| Cow::Owned(record::name(key)));
         let texts = names.chain(records).chain(draft.texts).collect();
         Self { numbers: msgpack::encode_numbers(&numbers), texts, rooms: draft.rooms }
@@ -181,6 +193,7 @@ impl<'a> Draft<'a> {
         let counts = [commit.changes.len(), commit.appends.len(), usize::from(commit.idempotency.is_some())];
         self.numbers.extend(counts.map(|count| count as f64));
         if let Some(key) = &commit.idempotency {
+            self.has_key = true;
             self.texts.push(Cow::Owned(body::key_field(key)));
             self.texts.push(Cow::Borrowed(commit.answer.as_bytes()));
         }
@@ -223,12 +236,18 @@ impl<'a> Draft<'a> {
         }
         for placement in kept {
             let room = *self.rooms.entry(&placement.room).or_insert_with(|| {
-                self.names.push(&placement.room);
+                self.names.push(Use { name: &placement.room, has_log: false, has_latest: false });
                 self.names.len() - 1
             });
             let delivery = match placement.delivery {
-                Delivery::Log => 0.0,
-                Delivery::Latest | Delivery::Volatile => 1.0,
+                Delivery::Log => {
+                    self.names[room].has_log = true;
+                    0.0
+                }
+                Delivery::Latest | Delivery::Volatile => {
+                    self.names[room].has_latest = true;
+                    1.0
+                }
             };
             let retention = self.retention(placement.retention);
             // Scripts count from 1.
@@ -298,11 +317,15 @@ mod tests {
         let head: Vec<u64> = numbers.by_ref().take(4).collect();
         assert_eq!(head, [NOW.0, 1, 0, 0]);
         assert_eq!(numbers.next(), Some(2), "rooms that something is kept for");
-        assert!(numbers.by_ref().take(2).all(|epoch| epoch > 0 && epoch < 1 << 53));
+        for uses in [[1, 0], [0, 1]] {
+            let room: Vec<u64> = numbers.by_ref().take(3).collect();
+            assert!((1..1 << 53).contains(&room[0]));
+            assert_eq!(room[1..], uses);
+        }
         assert_eq!(numbers.by_ref().nth(3), Some(1_000_000_000_000), "one retention, its age last");
         let rest: Vec<u64> = numbers.collect();
-        // One record and two commits; the first has 18 numbers and 8 texts.
-        assert_eq!(rest[..7], [1, 2, 18, 8, 1, 2, 1]);
+        // One record, a key and two commits; the first has 18 numbers and 8 texts.
+        assert_eq!(rest[..8], [1, 1, 2, 18, 8, 1, 2, 1]);
         assert_eq!(rest[rest.len() - 12..], [10, 1, 0, 1, 0, 2, NOW.0, 0, 1, 1, 0, 1]);
         assert_eq!(call.texts.len(), 2 + 1 + 8 + 1);
         assert_eq!((&*call.texts[0], &*call.texts[2]), (&b"tasks"[..], &b"job:1"[..]));

@@ -5,7 +5,7 @@
 //! | key | type | what |
 //! |---|---|---|
 //! | `store` | hash | newest order, order up to which a failover may have lost events, how often that was, version |
-//! | `room:<name>` | hash | where a log begins and ends and what it weighs; stays when the log is empty |
+//! | `room:<name>` | string | where a log begins and ends and what it weighs; stays when the log is empty |
 //! | `log:<name>` | stream | a log; ids are `<seq>-0` |
 //! | `latest:<name>`, `latest-order:<name>` | hash, sorted set | the latest of each name and key; in which order they came |
 //! | `expiry` | sorted set | rooms, by when something in them becomes too old |

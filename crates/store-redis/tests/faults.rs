@@ -321,7 +321,7 @@ fn keys_of_a_wrong_type_are_found_before_anything_is_written() {
         let mut first = change(job("2"), None, Some(state("{}")));
         first.appends = vec![logged("tasks", event("n", "1"))];
         let mut second = change(job("1"), None, Some(state("{}")));
-        second.appends = vec![logged("bad", event("n", "1"))];
+        second.appends = vec![logged("bad", event("n", "1")), latest("bad", "k", event("n", "1"))];
         let fault = wait(store.commit(NOW, vec![first, second])).unwrap_err();
         assert!(matches!(fault, StoreFault::Corrupt(_)), "{bad}: {fault}");
         assert_eq!(server.ask(&["DEL", &bad]), "1");

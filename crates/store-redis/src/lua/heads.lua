@@ -9,7 +9,8 @@ local base = string.sub(KEYS[1], 1, -6)
 local store = call('HMGET', KEYS[1], 'order', 'lost')
 local answer = { store[1] or '0', store[2] or '0' }
 for _, name in ipairs(ARGV) do
-  local head = call('HMGET', base .. 'room:' .. name, 'pruned_order', 'newest', 'latest_newest')
-  for at = 1, 3 do answer[#answer + 1] = head[at] or '0' end
+  local head = call('GET', base .. 'room:' .. name)
+  head = head and cmsgpack.unpack(head) or {}
+  for _, at in ipairs({ 7, 14, 17 }) do answer[#answer + 1] = string.format('%.0f', head[at] or 0) end
 end
 return answer

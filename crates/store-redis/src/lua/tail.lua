@@ -9,13 +9,14 @@ local call, format = redis.call, string.format
 local EVENTS_MAX, BYTES_MAX = 1000, 2000000
 
 local base = string.sub(KEYS[1], 1, -6)
-local head = call('HMGET', base .. 'room:' .. ARGV[1], 'epoch', 'first', 'last', 'through', 'pruned_through', 'pruned_order')
-local first, last = tonumber(head[2]) or 1, tonumber(head[3]) or 0
+local head = call('GET', base .. 'room:' .. ARGV[1])
+head = head and cmsgpack.unpack(head) or { 0, 0, 1, 0, 1, 0, 0, 0 }
+local epoch, first, last, through, pruned_order, pruned_through = head[1], head[3], head[4], head[6], head[7], head[8]
 local order, before, limit = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local from = before > 0 and before - 1 or last
-local answer = { head[1] or '0', head[6] or '0', '1', format('%.0f', from) }
+local answer = { format('%.0f', epoch), format('%.0f', pruned_order), '1', format('%.0f', from) }
 if from < first then return answer end
-local average = (tonumber(head[4]) - tonumber(head[5])) / (last + 1 - first)
+local average = (through - pruned_through) / (last + 1 - first)
 local count = math.min(limit, from + 1 - first, EVENTS_MAX, math.max(1, math.floor(BYTES_MAX / (average + 1))))
 local log, most = base .. 'log:' .. ARGV[1], format('%.0f', count)
 local entries = call('XREVRANGE', log, format('%.0f-0', from), format('%.0f-0', first), 'COUNT', most)
