@@ -50,7 +50,7 @@ pub(crate) fn encode_numbers(numbers: &[f64]) -> Vec<u8> {
     let count = u32::try_from(numbers.len()).expect("invariant: a call has a bounded number of numbers");
     out.extend_from_slice(&count.to_be_bytes());
     for number in numbers {
-        if *number >= 0.0 && *number < 128.0 && number.fract() == 0.0 {
+        if (0.0..128.0).contains(number) && number.fract() == 0.0 {
             // Most are: counts, and which room.
             out.push(*number as u8);
         } else {
@@ -122,7 +122,7 @@ fn list(reader: &mut Reader<'_>, count: usize, depth: usize) -> Result<Value, Fa
 }
 
 fn whole(number: f64) -> Result<Value, Failure> {
-    if number >= 0.0 && number < 18_446_744_073_709_551_616.0 && number.fract() == 0.0 {
+    if (0.0..18_446_744_073_709_551_616.0).contains(&number) && number.fract() == 0.0 {
         Ok(Value::Number(number as u64))
     } else {
         Err(damaged(&format!("{number} is no count")))
