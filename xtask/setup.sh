@@ -12,6 +12,7 @@ want python3 python3
 want cc build-essential
 want pkg-config pkg-config
 want chromium chromium
+want redis-server redis-server
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 if [ ${#missing[@]} -eq 0 ]; then

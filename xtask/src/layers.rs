@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hub", &[]),
     ("auth", &["hub"]),
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
+    ("store-redis", &["hub"]),
     ("store-sqlite", &["hub"]),
     ("tools", &["hub"]),
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),

@@ -70,6 +70,12 @@ const STEPS: &[Step] = &[
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
     Step {
+        name: "redis",
+        about: "the store in Redis: alone, behind Sentinels, in a Cluster; kills and failovers",
+        commands: &[&["cargo", "test", "-p", "store-redis", "--locked", "--", "--include-ignored"]],
+        environment: &[],
+    },
+    Step {
         name: "conformance",
         about: "stock clients in JavaScript, Python and Rust, and raw wire, against the engine",
         commands: &[

@@ -1,5 +1,7 @@
 //! The contract suites: what every implementation of a port must do. Does not know the implementations.
 
+#[cfg(feature = "model")]
+pub mod model;
 pub mod sample;
 pub mod store;
 

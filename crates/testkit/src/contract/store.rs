@@ -36,11 +36,22 @@ impl Subject {
 /// Makes an empty store.
 pub type Make<'a> = &'a dyn Fn() -> Subject;
 
-/// Writes one test for each rule: `store_contract!(make)`, where `make` is a `fn() -> Subject`.
+/// Writes one test for each rule: `store_contract!(make)`, where `make` is a `fn() -> Subject`. With attributes behind it,
+/// as in `store_contract!(make, #[ignore])`, each test has them.
 #[macro_export]
 macro_rules! store_contract {
-    ($make:expr) => {
-        $crate::store_contract! { $make;
+    (@each $of_each:tt $make:expr; $($rule:ident)*) => {
+        $($crate::store_contract! { @rule $of_each $make; $rule })*
+    };
+    (@rule [$(#[$of_each:meta])*] $make:expr; $rule:ident) => {
+        #[test]
+        $(#[$of_each])*
+        fn $rule() {
+            $crate::contract::store::$rule(&$make);
+        }
+    };
+    ($make:expr $(, #[$of_each:meta])*) => {
+        $crate::store_contract! { @each [$(#[$of_each])*] $make;
             an_empty_store_answers_with_nothing
             seqs_begin_at_one_and_have_no_gaps
             orders_grow_over_all_rooms
@@ -71,12 +82,6 @@ macro_rules! store_contract {
             due_records_come_most_urgent_first
             health_tells_the_newest_order
         }
-    };
-    ($make:expr; $($rule:ident)*) => {
-        $(#[test]
-        fn $rule() {
-            $crate::contract::store::$rule(&$make);
-        })*
     };
 }
 

@@ -1,0 +1,227 @@
+//! Owns the connection to whichever server has our keys: finds it, keeps it, and lets it go when it has failed or is the
+//! wrong one. Does not know what is sent. Invariant: nothing is sent twice by it; whoever asks decides that.
+//!
+//! All keys of a deployment have one hash tag, so one server has them all at any time, in a Cluster too: one connection
+//! is enough, on which many questions are under way at once.
+
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
+    TlsCertificates, Value,
+};
+use tokio::sync::Mutex;
+
+use crate::address::{Address, Credentials, Node, Way};
+use crate::fault::Failure;
+use crate::script::Script;
+
+/// After one attempt that failed nobody tries again for so long: callers must not queue up behind a dead server.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a Cluster may send us on: once is normal, more often while slots move.
+const REDIRECTS_MAX: usize = 5;
+
+/// How a connection is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) address: Address,
+    pub(crate) tls_root: Option<Vec<u8>>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) command_timeout: Duration,
+}
+
+/// The connection, when there is one.
+pub(crate) struct Link {
+    terms: Terms,
+    /// A key of ours: whoever has it has all.
+    key: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    made: u64,
+    failed: Option<(Instant, Failure)>,
+}
+
+/// A connection, and which of those that were made.
+#[derive(Clone)]
+pub(crate) struct Held {
+    connection: MultiplexedConnection,
+    number: u64,
+}
+
+impl Link {
+    pub(crate) fn new(terms: Terms, key: String) -> Self {
+        Self { terms, key, state: Mutex::default() }
+    }
+
+    /// The connection; makes it if there is none.
+    pub(crate) async fn hold(&self) -> Result<Held, Failure> {
+        let mut state = self.state.lock().await;
+        if let Some(held) = &state.held {
+            return Ok(held.clone());
+        }
+        if let Some((at, failure)) = &state.failed
+            && at.elapsed() < PAUSE
+        {
+            return Err(failure.clone());
+        }
+        let found = match tokio::time::timeout(self.terms.connect_timeout, self.find()).await {
+            Ok(found) => found,
+            Err(_) => Err(Failure::Refused(format!("no connection within {:?}", self.terms.connect_timeout))),
+        };
+        // Nothing was asked yet, so nothing is lost and nothing was done.
+        let found = found.map_err(|failure| Failure::Refused(failure.why()));
+        match found {
+            Ok(connection) => {
+                state.made += 1;
+                let held = Held { connection, number: state.made };
+                (state.held, state.failed) = (Some(held.clone()), None);
+                Ok(held)
+            }
+            Err(failure) => {
+                state.failed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Sends one command, and lets the connection go if that shows it to be of no use.
+    pub(crate) async fn send(&self, held: &Held, command: &Cmd) -> Result<Value, Failure> {
+        let mut connection = held.connection.clone();
+        let failure = match connection.send_packed_command(command).await {
+            Ok(Value::ServerError(error)) => Failure::from(redis::RedisError::from(error)),
+            Ok(value) => return Ok(value),
+            Err(error) => Failure::from(error),
+        };
+        match failure {
+            Failure::Lost(_) | Failure::Refused(_) | Failure::Moved { .. } => self.let_go(held).await,
+            Failure::Full(_) | Failure::Damaged(_) | Failure::NoScript => {}
+        }
+        Err(failure)
+    }
+
+    /// Calls a script.
+    pub(crate) async fn call<'a>(
+        &self,
+        held: &Held,
+        script: &Script,
+        arguments: impl IntoIterator<Item = &'a [u8]> + Clone,
+    ) -> Result<Value, Failure> {
+        match self.send(held, &script.by_digest(&self.key, arguments.clone())).await {
+            Err(Failure::NoScript) => self.send(held, &script.by_text(&self.key, arguments)).await,
+            answer => answer,
+        }
+    }
+
+    async fn let_go(&self, held: &Held) {
+        let mut state = self.state.lock().await;
+        // Somebody else may have done so, and made another.
+        if state.held.as_ref().is_some_and(|current| current.number == held.number) {
+            state.held = None;
+        }
+    }
+
+    async fn find(&self) -> Result<MultiplexedConnection, Failure> {
+        let Terms { address, .. } = &self.terms;
+        let mut last = Failure::Refused("there is no server to ask".to_owned());
+        for node in &address.nodes {
+            let found = match &address.way {
+                Way::Single => self.connect(node, &address.credentials, address.database).await,
+                Way::Sentinel { master, credentials } => self.find_master(node, master, credentials).await,
+                Way::Cluster => self.find_owner(node).await,
+            };
+            match found {
+                Ok(connection) => return Ok(connection),
+                Err(failure) => last = Failure::Refused(format!("{node}: {}", failure.why())),
+            }
+        }
+        Err(last)
+    }
+
+    /// Asks a Sentinel for the master, and the master whether it is one: a Sentinel may not know yet.
+    async fn find_master(
+        &self,
+        sentinel: &Node,
+        master: &str,
+        credentials: &Credentials,
+    ) -> Result<MultiplexedConnection, Failure> {
+        let Address { credentials: of_server, database, .. } = &self.terms.address;
+        let mut connection = self.connect(sentinel, credentials, 0).await?;
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
+        let told: Option<(String, u16)> = command.query_async(&mut connection).await?;
+        let Some((host, port)) = told else {
+            return Err(Failure::Refused(format!("this Sentinel knows no master {master}")));
+        };
+        let node = Node { host, port };
+        let mut connection = self.connect(&node, of_server, *database).await?;
+        let role: Value = redis::cmd("ROLE").query_async(&mut connection).await?;
+        match role {
+            Value::Array(role) if role.first() == Some(&Value::BulkString(b"master".to_vec())) => {
+                Ok(connection)
+            }
+            _ => Err(Failure::Refused(format!("{node} is no longer the master {master}"))),
+        }
+    }
+
+    /// Follows a Cluster's members to the one that has our keys.
+    async fn find_owner(&self, member: &Node) -> Result<MultiplexedConnection, Failure> {
+        let mut node = member.clone();
+        for _ in 0..REDIRECTS_MAX {
+            let mut connection = self.connect(&node, &self.terms.address.credentials, 0).await?;
+            let asked: Result<bool, _> =
+                redis::cmd("EXISTS").arg(&self.key).query_async(&mut connection).await;
+            match asked.map_err(Failure::from) {
+                Ok(_) => return Ok(connection),
+                Err(Failure::Moved { to }) => {
+                    let next = Node::parse(&to, None).map_err(Failure::Refused)?;
+                    let host = if next.host.is_empty() { node.host } else { next.host };
+                    node = Node { host, port: next.port };
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::Refused(format!("the members send us on, more than {REDIRECTS_MAX} times")))
+    }
+
+    async fn connect(
+        &self,
+        node: &Node,
+        credentials: &Credentials,
+        database: i64,
+    ) -> Result<MultiplexedConnection, Failure> {
+        let Terms { address, tls_root, connect_timeout, command_timeout } = &self.terms;
+        let (host, port) = (node.host.clone(), node.port);
+        let place = if address.is_tls {
+            ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+        } else {
+            ConnectionAddr::Tcp(host, port)
+        };
+        let mut settings = RedisConnectionInfo::default().set_db(database);
+        if let Some(username) = &credentials.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &credentials.password {
+            settings = settings.set_password(password);
+        }
+        let information = place.into_connection_info()?.set_redis_settings(settings);
+        // An answer must not wait for the next question.
+        let tcp = information.tcp_settings().clone().set_nodelay(true);
+        let information = information.set_tcp_settings(tcp);
+        let client = if address.is_tls {
+            let certificates = TlsCertificates { client_tls: None, root_cert: tls_root.clone() };
+            Client::build_with_tls(information, certificates)?
+        } else {
+            Client::open(information)?
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(*connect_timeout))
+            .set_response_timeout(Some(*command_timeout));
+        Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
+    }
+}
