@@ -56,7 +56,7 @@ fn whoever_is_lost_may_come_back_for_a_while() {
     assert_eq!(presence.poll_deadline(), None);
     assert_eq!(presence.handle_gone(at(20), &2), []);
     let left = Change::Left { room: tasks.clone(), user: "ann".into(), users: 0, connections: 0 };
-    assert_eq!(presence.handle_timeout(at(30)), [left.clone()]);
+    assert_eq!(presence.handle_timeout(at(30)), std::slice::from_ref(&left));
     assert_eq!(presence.poll_deadline(), None);
     let hasty = PresenceLimits { grace: Duration::ZERO, ..PresenceLimits::default() };
     let mut presence = Presence::new(hasty);
