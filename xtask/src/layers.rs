@@ -20,10 +20,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
     ("store-sqlite", &["hub"]),
     ("tools", &["hub"]),
+    ("queues", &["hub", "tools"]),
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),
     ("fanfare-sdk", &["hub"]),
     ("testkit", &["eio-proto", "engine-core", "hub", "sio-proto", "ws-proto"]),
-    ("fanfare", &["auth", "engine", "hub", "store-sqlite", "tools"]),
+    ("fanfare", &["auth", "engine", "hub", "queues", "store-sqlite", "tools"]),
     // An implementation of its own, so that it notices the codecs' mistakes.
     ("loadgen", &[]),
     ("xtask", &[]),

@@ -10,6 +10,7 @@ use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
 use crate::limits::LimitsConfig;
+use crate::rabbitmq::RabbitmqConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
 /// The file that is read if no other is named and it is there.
@@ -29,6 +30,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("FANFARE_SIGNING_SECRET", "auth.signing_secret"),
     ("FANFARE_API_KEY", "auth.api_key"),
     ("FANFARE_DATA_DIR", "store.data_dir"),
+    ("RABBITMQ_URL", "rabbitmq.url"),
 ];
 
 /// Everything that a server needs to know to start.
@@ -58,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) rest: RestLimits,
     /// Whose webhooks are taken, if any are.
     pub(crate) github: Option<Github>,
+    /// What is taken from RabbitMQ, if there is a broker.
+    pub(crate) rabbitmq: Option<RabbitmqConfig>,
     /// The tools that sockets may ask, by id.
     pub(crate) tools: BTreeMap<String, tools::ToolConfig>,
     /// How much one may ask for.
@@ -373,6 +377,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         rooms,
         store,
         github,
+        rabbitmq,
         log,
     } = raw;
     let auth = AuthConfig::convert(auth)?;
@@ -457,6 +462,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             rooms_per_event_max: at_least("rest.rooms_per_event_max", rest.rooms_per_event_max, 1)?,
         },
         github: github_settings(github)?,
+        rabbitmq: RabbitmqConfig::convert(rabbitmq)?,
         tools,
         limits: LimitsConfig::convert(&limits)?,
         engine,
@@ -636,6 +642,7 @@ mod tests {
         refused("[rooms.project]\njion = \"everyone\"", &[], "jion");
         refused("[rooms.projects]\njoin = \"everyone\"", &[], "`rooms.project`");
         refused("[[rooms.patterns]]\njoin = \"everyone\"", &[], "name");
+        refused("[rabbitmq]\nurl = \"http://rabbit\"", &[], "rabbitmq.url is no address of a broker");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod dispatch;
 mod event;
 mod limits;
 mod logs;
+mod rabbitmq;
 mod realtime;
 mod rest;
 

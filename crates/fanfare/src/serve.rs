@@ -16,6 +16,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, due_rule};
 use crate::limits::Limits;
+use crate::rabbitmq::{self, Queues};
 use crate::realtime::{self, Hub, Member};
 use crate::rest::{self, App};
 use crate::tally::Tally;
@@ -41,7 +42,8 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     }
     let auth = Authenticator::start(&config.auth, config.policies.clone())?;
     let tally = Arc::new(Tally::new());
-    let tools = tools::Tools::new(config.tools.clone(), tokio::runtime::Handle::current())?;
+    let line_to = |place: &tools::Place| rabbitmq::line_to(config.rabbitmq.as_ref(), place);
+    let tools = tools::Tools::with_lines(config.tools.clone(), tokio::runtime::Handle::current(), &line_to)?;
     let limits = Limits::new(&config.limits);
     tokio::spawn(limits.clone().sweep());
     let hub = Arc::new(Hub::new(tally.clone(), limits, auth.clone(), &config.engine, tools));
@@ -78,11 +80,14 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         tally,
         rates: Arc::default(),
         github: Arc::new(config.github.clone()),
+        queues: rabbitmq::Watch::default(),
         schedules: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
         port: Arc::default(),
     };
     tokio::spawn(rest::sample(server.clone(), app.rates.clone()));
+    let queues = Queues::start(config.rabbitmq.as_ref(), &app);
+    let app = App { queues: queues.watch(), ..app };
 
     let mut open = Vec::new();
     for (name, listener, address) in doors {
@@ -98,6 +103,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     };
     app.is_ready.store(false, Ordering::Relaxed);
     tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
+    queues.stop().await;
     tokio::select! {
         () = server.shutdown(config.drain) => tracing::info!("stopped"),
         _ = interrupt.recv() => tracing::warn!("stopped at once: a second SIGINT came"),

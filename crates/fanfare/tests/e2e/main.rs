@@ -2,7 +2,9 @@
 
 mod auth;
 mod backend;
+mod broker;
 mod browser;
+mod celery;
 mod clients;
 mod durability;
 mod fanfare;
@@ -11,6 +13,7 @@ mod installed;
 mod ledger;
 mod limits;
 mod publish;
+mod queues;
 mod robustness;
 mod run;
 mod sdk;
