@@ -103,9 +103,12 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     };
     app.is_ready.store(false, Ordering::Relaxed);
     tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
-    queues.stop().await;
+    let shutdown = async {
+        queues.stop().await;
+        server.shutdown(config.drain).await;
+    };
     tokio::select! {
-        () = server.shutdown(config.drain) => tracing::info!("stopped"),
+        () = shutdown => tracing::info!("stopped"),
         _ = interrupt.recv() => tracing::warn!("stopped at once: a second SIGINT came"),
         _ = terminate.recv() => tracing::warn!("stopped at once: a second SIGTERM came"),
     }

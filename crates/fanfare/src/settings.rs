@@ -319,6 +319,8 @@ settings! {
         /// Address of the broker, such as `amqp://user:password@host:5672/vhost`; `amqps://` over TLS. Empty: there is
         /// none. Also the variable RABBITMQ_URL.
         url: Secret = Secret::default(),
+        /// PEM file with certificates of authorities that are trusted beside the public ones, for `amqps://`.
+        ca_file: String = String::new(),
         /// Queue that events are taken from. Empty: none are; Celery and tools may use the broker all the same.
         queue: String = "fanfare.events".into(),
         /// Exchange that the queue is bound to. Empty: only the default one reaches it, by the queue's name.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Connection, ConnectionProperties};
 
@@ -15,7 +16,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A broker's address: `amqp://user:password@host:port/vhost`, or `amqps://` over TLS.
 #[derive(Clone, PartialEq)]
-pub struct Address(AMQPUri);
+pub struct Address {
+    uri: AMQPUri,
+    /// Certificates that are trusted beside the public ones, as PEM.
+    authorities: Option<String>,
+}
 
 impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -39,18 +44,25 @@ impl Address {
             uri.vhost = "/".into();
         }
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        Ok(Self(uri))
+        Ok(Self { uri, authorities: None })
+    }
+
+    /// The same, with certificates of authorities that are trusted beside the public ones, as PEM. Ones that cannot be
+    /// read are noticed when TLS begins.
+    #[must_use]
+    pub fn trusting(self, authorities: Option<String>) -> Self {
+        Self { authorities, ..self }
     }
 
     /// The address for people: without user and password.
     #[must_use]
     pub fn shown(&self) -> String {
-        let scheme = match self.0.scheme {
+        let scheme = match self.uri.scheme {
             AMQPScheme::AMQP => "amqp",
             AMQPScheme::AMQPS => "amqps",
         };
-        let authority = &self.0.authority;
-        format!("{scheme}://{}:{}/{}", authority.host, authority.port, self.0.vhost.trim_start_matches('/'))
+        let authority = &self.uri.authority;
+        format!("{scheme}://{}:{}/{}", authority.host, authority.port, self.uri.vhost.trim_start_matches('/'))
     }
 
     /// Connects. `name` is how the broker's own tools show the connection.
@@ -59,7 +71,9 @@ impl Address {
     /// The environment's, in words for the log.
     pub(crate) async fn connect(&self, name: &str) -> Result<Connection, String> {
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = Connection::connect_uri(self.0.clone(), properties);
+        let tls = OwnedTLSConfig { cert_chain: self.authorities.clone(), ..OwnedTLSConfig::default() };
+        let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
+        let connecting = Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(format!("{} cannot be reached: {error}", self.shown())),
@@ -87,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_broker_is_asked_for_signs_of_life_unless_said_otherwise() {
-        assert_eq!(Address::parse("amqp://h").unwrap().0.query.heartbeat, Some(10));
-        assert_eq!(Address::parse("amqp://h?heartbeat=60").unwrap().0.query.heartbeat, Some(60));
+        assert_eq!(Address::parse("amqp://h").unwrap().uri.query.heartbeat, Some(10));
+        assert_eq!(Address::parse("amqp://h?heartbeat=60").unwrap().uri.query.heartbeat, Some(60));
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct RabbitmqConfig {
     pub(crate) address: Address,
     /// The queue of events, and what its bodies are.
     pub(crate) events: Option<(Source, Mode)>,
+    /// Authorities that are trusted beside the public ones, also for the brokers of tools, as PEM.
+    pub(crate) authorities: Option<String>,
     /// Rooms that events may name.
     pub(crate) rooms: Vec<RoomPattern>,
     /// The queue of Celery's news, and the project whose jobs tasks become.
@@ -40,8 +42,16 @@ impl RabbitmqConfig {
                 _ => Err("rabbitmq.celery is configured, but rabbitmq.url is not set".to_owned()),
             };
         }
-        let address =
-            Address::parse(raw.url.expose()).map_err(|complaint| format!("rabbitmq.url {complaint}"))?;
+        let authorities = match raw.ca_file.as_str() {
+            "" => None,
+            path => {
+                let text = std::fs::read_to_string(path);
+                Some(text.map_err(|error| format!("rabbitmq.ca_file: {path} cannot be read: {error}"))?)
+            }
+        };
+        let address = Address::parse(raw.url.expose())
+            .map_err(|complaint| format!("rabbitmq.url {complaint}"))?
+            .trusting(authorities.clone());
         let mode = mode(&raw)?;
         let canary = duration("rabbitmq.canary_interval", &raw.canary_interval)?;
         let dead_letter = Some(raw.dead_letter).filter(|queue| !queue.is_empty());
@@ -81,7 +91,7 @@ impl RabbitmqConfig {
             source.check().map_err(|fault| format!("{section}.{} {}", fault.key, fault.complaint))?;
         }
         let rooms = raw.rooms.into_iter().map(RoomPattern::new).collect();
-        Ok(Some(Self { address, events, rooms, celery }))
+        Ok(Some(Self { address, authorities, events, rooms, celery }))
     }
 }
 
@@ -144,6 +154,7 @@ mod tests {
         for (bad, complaint) in [
             (raw(|raw| raw.prefetch = 0), "rabbitmq.prefetch is 0"),
             (raw(|raw| raw.mode = "both".into()), "rabbitmq.mode is"),
+            (raw(|raw| raw.ca_file = "/nowhere.pem".into()), "rabbitmq.ca_file: /nowhere.pem cannot be read"),
             (raw(|raw| raw.room = "r".into()), "are for rabbitmq.mode"),
             (raw(|raw| raw.mode = "raw".into()), "rabbitmq.event is missing"),
             (raw(|raw| (raw.mode, raw.event) = ("raw".into(), "{typ}".into())), "rabbitmq.event: `{typ}`"),

@@ -82,9 +82,9 @@ impl Watch {
 /// Whoever wrote the settings is at fault: there is no broker, or the names are none.
 pub(crate) fn line_to(config: Option<&RabbitmqConfig>, place: &Place) -> Result<Arc<dyn Line>, String> {
     let address = match (&place.broker, config) {
-        (Some(broker), _) => {
-            queues::Address::parse(broker.reveal()).map_err(|complaint| format!("broker {complaint}"))?
-        }
+        (Some(broker), _) => queues::Address::parse(broker.reveal())
+            .map_err(|complaint| format!("broker {complaint}"))?
+            .trusting(config.and_then(|config| config.authorities.clone())),
         (None, Some(config)) => config.address.clone(),
         (None, None) => return Err("has no `broker`, and rabbitmq.url is not set".to_owned()),
     };

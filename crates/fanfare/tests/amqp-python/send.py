@@ -1,8 +1,11 @@
-"""Sends one of each task, and prints their ids."""
+"""Sends one of each task once a worker is there, and prints their ids."""
 
 import json
 
-from tasks import add, fail, flaky, reject, steps
+from tasks import add, app, fail, flaky, reject, steps
+
+while not app.control.ping(timeout=1):
+    pass
 
 sent = {
     "add": add.delay(2, 2).id,

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,20 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A node at work. Everything of it ends with it.
 pub(crate) struct Broker {
     folder: DataDir,
-    port: u16,
-    mapper_port: u16,
-    distribution_port: u16,
+    ports: Ports,
     mapper: Child,
     node: Child,
+}
+
+/// Where it listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    plain: u16,
+    tls: u16,
+    /// Of the port mapper, without which no node starts.
+    mapper: u16,
+    /// For other nodes, of which there are none.
+    distribution: u16,
 }
 
 impl Broker {
@@ -35,9 +45,11 @@ impl Broker {
         for name in ["home", "mnesia", "log"] {
             std::fs::create_dir_all(folder.path().join(name)).expect("a folder");
         }
-        let [port, mapper_port, distribution_port] = free_ports();
+        let [plain, tls, mapper, distribution] = free_ports();
+        let ports = Ports { plain, tls, mapper, distribution };
+        configure(&folder, tls);
         let mapper = Command::new("epmd")
-            .args(["-address", "127.0.0.1", "-port", &mapper_port.to_string()])
+            .args(["-address", "127.0.0.1", "-port", &ports.mapper.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -45,15 +57,25 @@ impl Broker {
             .expect(
                 "epmd starts: rabbitmq-server must be installed, as `cargo xtask test --only setup` does",
             );
-        let node = spawn(&folder, port, mapper_port, distribution_port);
-        let mut broker = Self { folder, port, mapper_port, distribution_port, mapper, node };
+        let node = spawn(&folder, ports);
+        let mut broker = Self { folder, ports, mapper, node };
         broker.wait_until_ready();
         broker
     }
 
+    /// Its address over TLS; [`Broker::certificate`] must be trusted.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("amqps://guest:guest@localhost:{}/", self.ports.tls)
+    }
+
+    /// PEM file with its certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
+    }
+
     /// Its address.
     pub(crate) fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/", self.port)
+        format!("amqp://guest:guest@127.0.0.1:{}/", self.ports.plain)
     }
 
     /// Ends it as an operator does, and starts it again with what it had.
@@ -66,7 +88,7 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(50));
         }
         self.signal(Signal::KILL);
-        self.node = spawn(&self.folder, self.port, self.mapper_port, self.distribution_port);
+        self.node = spawn(&self.folder, self.ports);
         self.wait_until_ready();
     }
 
@@ -95,7 +117,7 @@ impl Broker {
 
     fn wait_until_ready(&mut self) {
         let begun = Instant::now();
-        while !answers(self.port) {
+        while !answers(self.ports.plain) {
             assert_eq!(self.node.try_wait().expect("a child of ours"), None, "the node has ended");
             assert!(begun.elapsed() < PATIENCE, "the node takes no connections");
             std::thread::sleep(Duration::from_millis(100));
@@ -113,7 +135,22 @@ impl Drop for Broker {
     }
 }
 
-fn spawn(folder: &DataDir, port: u16, mapper_port: u16, distribution_port: u16) -> Child {
+/// Its settings: TLS with a certificate of its own.
+fn configure(folder: &DataDir, tls_port: u16) {
+    let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("certificate.pem"), certified.cert.pem()).expect("a file");
+    std::fs::write(at("key.pem"), certified.signing_key.serialize_pem()).expect("a file");
+    let settings = format!(
+        "listeners.ssl.default = 127.0.0.1:{tls_port}\nssl_options.verify = verify_none\n\
+         ssl_options.certfile = {}\nssl_options.keyfile = {}\n",
+        at("certificate.pem").display(),
+        at("key.pem").display(),
+    );
+    std::fs::write(at("rabbitmq.conf"), settings).expect("a file");
+}
+
+fn spawn(folder: &DataDir, ports: Ports) -> Child {
     let at = |name: &str| folder.path().join(name);
     let log = std::fs::File::create(at("output")).expect("a file");
     Command::new(SERVER)
@@ -121,16 +158,16 @@ fn spawn(folder: &DataDir, port: u16, mapper_port: u16, distribution_port: u16) 
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         // The cookie of the node is made there.
         .env("HOME", at("home"))
-        .env("ERL_EPMD_PORT", mapper_port.to_string())
+        .env("ERL_EPMD_PORT", ports.mapper.to_string())
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODENAME", format!("fanfare-{port}@localhost"))
+        .env("RABBITMQ_NODENAME", format!("fanfare-{}@localhost", ports.plain))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODE_PORT", port.to_string())
-        .env("RABBITMQ_DIST_PORT", distribution_port.to_string())
+        .env("RABBITMQ_NODE_PORT", ports.plain.to_string())
+        .env("RABBITMQ_DIST_PORT", ports.distribution.to_string())
         .env("RABBITMQ_MNESIA_BASE", at("mnesia"))
         .env("RABBITMQ_LOG_BASE", at("log"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
-        .env("RABBITMQ_CONFIG_FILE", at("none"))
+        .env("RABBITMQ_CONFIG_FILE", at("rabbitmq.conf"))
         .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
         // One scheduler that does not spin: others use the machine, too.
         .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none")
