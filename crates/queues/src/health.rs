@@ -148,11 +148,11 @@ impl Health {
         }
     }
 
-    /// There is a connection, and messages may come.
-    pub(crate) fn connected(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+    /// There is a connection, and messages may come. Answers how many there were before.
+    pub(crate) fn connected(&self) -> u64 {
         let mut state = self.lock();
         (state.is_connected, state.complaint) = (true, None);
+        self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
     /// There is none any more.
@@ -190,7 +190,7 @@ mod tests {
     fn the_status_follows_the_connection() {
         let health = Health::new("q", "amqp://h:1/");
         assert_eq!(health.report().status, "connecting");
-        health.connected();
+        assert_eq!((health.connected(), health.connected()), (0, 1));
         health.heard();
         assert_eq!((health.report().status, health.report().complaint), ("ok", None));
         health.waits(Some("the disk is full".into()));

@@ -39,7 +39,7 @@ pub use address::Address;
 pub use consumer::{Consumer, Running};
 pub use health::{Health, Report};
 pub use identity::Identity;
-pub use intake::{Answer, Begun, Intake, Verdict};
+pub use intake::{Answer, Begun, Intake, Turn, Verdict};
 pub use line::QueueLine;
 pub use message::Message;
 pub use pattern::Pattern;

@@ -22,7 +22,7 @@ use crate::address::Address;
 use crate::backoff::{Backoff, random};
 use crate::health::{DEAF_AFTER, Health};
 use crate::identity::{Identity, Lately};
-use crate::intake::{Answer, Intake, Verdict};
+use crate::intake::{Answer, Intake, Turn, Verdict};
 use crate::message::Message;
 use crate::source::Source;
 
@@ -79,6 +79,10 @@ pub(crate) struct Session<'a> {
     held: VecDeque<Held>,
     /// Whether one of those under way is known to be held back: nothing newer is begun until it is.
     is_halted: bool,
+    /// Whether the last that had its verdict could be kept.
+    is_well: bool,
+    /// The turn of whatever is begun next.
+    turn: Turn,
     retry_at: Instant,
     backoff: Backoff,
     lately: Lately,
@@ -109,7 +113,8 @@ impl<'a> Session<'a> {
             .basic_consume(queue, tag.as_str().into(), options, FieldTable::default())
             .await
             .map_err(said)?;
-        health.connected();
+        // Rounds grow over connections, too: 2^32 of one connection are more than any lives to see.
+        let round = health.connected() << 32;
         Ok(Self {
             source,
             intake,
@@ -122,6 +127,8 @@ impl<'a> Session<'a> {
             underway: FuturesOrdered::new(),
             held: VecDeque::new(),
             is_halted: false,
+            is_well: true,
+            turn: Turn { round, is_first: true },
             retry_at: Instant::now(),
             backoff: Backoff::new(RETRY.0, RETRY.1),
             lately: Lately::default(),
@@ -193,7 +200,9 @@ impl<'a> Session<'a> {
 
     /// Gives a message its place; what cannot have one is settled at once.
     async fn begin(&mut self, held: Held) -> Result<(), String> {
-        match self.intake.begin(&held.message, &held.identity).await {
+        let turn = self.turn;
+        self.turn.is_first = false;
+        match self.intake.begin(&held.message, &held.identity, turn).await {
             Ok(keeping) => {
                 self.underway.push_back(Box::pin(async move { (held, keeping.await) }));
                 Ok(())
@@ -213,6 +222,7 @@ impl<'a> Session<'a> {
         let health = self.health;
         let counter = match verdict {
             Verdict::Kept => {
+                self.is_well = true;
                 self.backoff.reset();
                 health.waits(None);
                 &health.kept
@@ -257,20 +267,28 @@ impl<'a> Session<'a> {
     /// Puts a message aside until it makes sense to try it again. Those that were begun after it get their verdicts
     /// meanwhile, and nothing newer is begun.
     fn hold_back(&mut self, mut held: Held, code: &str, message: &str, after: Option<Duration>) {
-        if self.held.is_empty() {
-            let pause = self.backoff.next(random()).max(after.unwrap_or_default().min(RETRY.1));
-            self.retry_at = Instant::now() + pause;
-            tracing::debug!(queue = self.source.queue, code, message, ?pause, "messages wait");
-        }
-        self.health.waits(Some(format!("{code}: {message}")));
         held.is_tried = true;
         self.is_halted = false;
+        self.is_well = false;
         let place = self.held.partition_point(|other| other.tag < held.tag);
+        if place == 0 {
+            let pause = self.backoff.next(random()).max(after.unwrap_or_default().min(RETRY.1));
+            self.retry_at = Instant::now() + pause;
+            // Those after it wait for the same reason, or for it.
+            self.health.waits(Some(format!("{code}: {message}")));
+            tracing::debug!(queue = self.source.queue, code, message, ?pause, "messages wait");
+        }
         self.held.insert(place, held);
     }
 
-    /// Tries what was held back, in its order, until one is refused at once.
+    /// Tries what was held back, in its order, until one is refused at once: all of it, or after a failure the first one
+    /// alone.
     async fn retry(&mut self) -> Result<(), String> {
+        let mut rest = VecDeque::new();
+        if !self.is_well {
+            self.turn = Turn { round: self.turn.round + 1, is_first: true };
+            rest = self.held.split_off(1);
+        }
         let mut waiting = std::mem::take(&mut self.held);
         while let Some(held) = waiting.pop_front() {
             count(&self.health.retried);
@@ -280,6 +298,7 @@ impl<'a> Session<'a> {
             }
         }
         self.held.append(&mut waiting);
+        self.held.append(&mut rest);
         Ok(())
     }
 

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hub::event::Audience;
+use hub::outgoing::Outgoing;
 use hub::policy::Pattern as RoomPattern;
 use hub::room::RoomName;
-use queues::{Answer, Begun, Identity, Intake, Message, Pattern};
+use queues::{Answer, Begun, Identity, Intake, Message, Pattern, Turn};
 use serde_json::value::RawValue;
 
+use super::lane::{Lane, Pass};
 use super::{key, settled, verdict};
 use crate::codes::{Code, Fault};
-use crate::dispatch::Underway;
+use crate::dispatch::{Decision, Rule, Underway};
 use crate::event::{Draft, Publication, check_depth, check_name, checked};
 use crate::rest::{self, App};
 
@@ -40,15 +42,21 @@ pub(crate) struct Events {
     scope: String,
     mode: Mode,
     rooms: Vec<RoomPattern>,
+    lane: Arc<Lane>,
 }
 
 impl Events {
     /// For the queue of this name.
     pub(crate) fn new(app: App, queue: &str, mode: Mode, rooms: Vec<RoomPattern>) -> Self {
-        Self { app, scope: format!("rabbitmq:{queue}"), mode, rooms }
+        Self { app, scope: format!("rabbitmq:{queue}"), mode, rooms, lane: Arc::default() }
     }
 
-    async fn begin_events(&self, message: &Message, identity: &Identity) -> Result<Vec<Underway>, Fault> {
+    async fn begin_events(
+        &self,
+        message: &Message,
+        identity: &Identity,
+        turn: Turn,
+    ) -> Result<(Pass, Vec<Underway>), Fault> {
         let (body, max) = (message.body.as_slice(), self.app.limits.body_bytes_max);
         if body.len() > max {
             let complaint = format!("a body of {} bytes exceeds rest.body_bytes_max of {max}", body.len());
@@ -70,7 +78,9 @@ impl Events {
             self.check_rooms(&publication.outgoing.rooms, publication.outgoing.audience)?;
         }
         self.app.tally.events_published.fetch_add(publications.len() as u64, Ordering::Relaxed);
-        self.begin_all(publications, identity).await
+        let pass = self.lane.enter(self.app.hub.dispatcher(), turn)?;
+        let underway = self.begin_all(publications, identity, &pass).await?;
+        Ok((pass, underway))
     }
 
     /// Gives them their places: as one operation if nothing tells them apart, so that they are kept together.
@@ -78,13 +88,15 @@ impl Events {
         &self,
         publications: Vec<Publication>,
         identity: &Identity,
+        pass: &Pass,
     ) -> Result<Vec<Underway>, Fault> {
         let dispatcher = self.app.hub.dispatcher();
         let scope = if matches!(identity, Identity::Key(_)) { OWN_KEYS } else { &self.scope };
         let is_one = publications.iter().all(|it| it.idempotency_key.is_none() && it.deliver_at.is_none());
         if is_one {
             let events = publications.into_iter().map(|it| it.outgoing).collect();
-            return Ok(vec![dispatcher.publish(Some(key(scope, identity.as_str())), events)?]);
+            let key = key(scope, identity.as_str());
+            return Ok(vec![dispatcher.begin(None, Some(key), pass.guard(telling(events)))?]);
         }
         let mut underway = Vec::new();
         for (nth, publication) in publications.into_iter().enumerate() {
@@ -94,7 +106,7 @@ impl Events {
                 None => key(scope, &format!("{}#{nth}", identity.as_str())),
             };
             underway.push(match deliver_at {
-                None => dispatcher.publish(Some(key), vec![outgoing])?,
+                None => dispatcher.begin(None, Some(key), pass.guard(telling(vec![outgoing])))?,
                 Some(deliver_at) => rest::schedule(&self.app, Some(key), outgoing, deliver_at).await?,
             });
         }
@@ -121,10 +133,15 @@ impl Events {
 }
 
 impl Intake for Events {
-    fn begin<'a>(&'a self, message: &'a Arc<Message>, identity: &'a Identity) -> Answer<'a, Begun> {
+    fn begin<'a>(
+        &'a self,
+        message: &'a Arc<Message>,
+        identity: &'a Identity,
+        turn: Turn,
+    ) -> Answer<'a, Begun> {
         Box::pin(async move {
-            match self.begin_events(message, identity).await {
-                Ok(underway) => Ok(settled(underway)),
+            match self.begin_events(message, identity, turn).await {
+                Ok((pass, underway)) => Ok(settled(pass, underway)),
                 Err(fault) => {
                     self.app.tally.count_fault(fault.code);
                     Err(verdict(fault))
@@ -132,6 +149,11 @@ impl Intake for Events {
             }
         })
     }
+}
+
+/// A rule that tells events with which no record goes.
+fn telling(events: Vec<Outgoing>) -> Rule {
+    Box::new(move |_, _| Ok(Decision { events: events.clone(), ..Decision::default() }))
 }
 
 /// The event that a raw body is.

@@ -6,6 +6,7 @@
 mod celery;
 mod config;
 mod events;
+mod lane;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use tools::{Line, Place};
 use crate::codes::{Code, Fault};
 use crate::dispatch::{Committed, Underway};
 use crate::rest::App;
+use lane::Pass;
 
 pub(crate) use config::RabbitmqConfig;
 
@@ -107,7 +109,7 @@ fn verdict(fault: Fault) -> Verdict {
 }
 
 /// What becomes of a message whose operations have their places.
-fn settled(underway: Vec<Underway>) -> Answer<'static, Verdict> {
+fn settled(pass: Pass, underway: Vec<Underway>) -> Answer<'static, Verdict> {
     Box::pin(async move {
         let mut is_new = underway.is_empty();
         let mut refusal = None;
@@ -119,7 +121,7 @@ fn settled(underway: Vec<Underway>) -> Answer<'static, Verdict> {
             }
         }
         match refusal {
-            Some(fault) => verdict(fault),
+            Some(fault) => verdict(pass.explain(fault)),
             None if is_new => Verdict::Kept,
             None => Verdict::Repeated,
         }
