@@ -13,6 +13,8 @@ want cc build-essential
 want pkg-config pkg-config
 want chromium chromium
 want redis-server redis-server
+want epmd rabbitmq-server
+want rabbitmq-server rabbitmq-server
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 if [ ${#missing[@]} -eq 0 ]; then
@@ -22,6 +24,13 @@ fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
+  # Nodes are started by the tests, each with ports and folders of its own: none is to run as a service.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' >$policy
+    chmod +x $policy
+    trap 'rm -f $policy' EXIT
+  fi
   apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 else
   echo "please install: ${missing[*]}" >&2

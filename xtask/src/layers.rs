@@ -21,10 +21,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store-redis", &["hub"]),
     ("store-sqlite", &["hub"]),
     ("tools", &["hub"]),
+    ("queues", &["hub", "tools"]),
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),
     ("fanfare-sdk", &["hub"]),
     ("testkit", &["eio-proto", "engine-core", "hub", "sio-proto", "ws-proto"]),
-    ("fanfare", &["auth", "engine", "fanfare-sdk", "hub", "store-sqlite", "tools"]),
+    ("fanfare", &["auth", "engine", "fanfare-sdk", "hub", "queues", "store-sqlite", "tools"]),
     // An implementation of its own, so that it notices the codecs' mistakes.
     ("loadgen", &[]),
     ("xtask", &[]),

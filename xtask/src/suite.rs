@@ -102,7 +102,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "product",
-        about: "the binary with stock clients and a real browser",
+        about: "the binary with stock clients, a real browser and a real broker",
         commands: &[&["cargo", "test", "-p", "fanfare", "--locked", "--", "--include-ignored"]],
         environment: &[],
     },

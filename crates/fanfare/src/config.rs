@@ -11,6 +11,7 @@ use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
 use crate::limits::LimitsConfig;
+use crate::rabbitmq::RabbitmqConfig;
 use crate::realtime::PresenceConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
@@ -31,6 +32,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("FANFARE_SIGNING_SECRET", "auth.signing_secret"),
     ("FANFARE_API_KEY", "auth.api_key"),
     ("FANFARE_DATA_DIR", "store.data_dir"),
+    ("RABBITMQ_URL", "rabbitmq.url"),
 ];
 
 /// Everything that a server needs to know to start.
@@ -64,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) rest: RestLimits,
     /// Whose webhooks are taken, if any are.
     pub(crate) github: Option<Github>,
+    /// What is taken from RabbitMQ, if there is a broker.
+    pub(crate) rabbitmq: Option<RabbitmqConfig>,
     /// The tools that sockets may ask, by id.
     pub(crate) tools: BTreeMap<String, tools::ToolConfig>,
     /// How much one may ask for.
@@ -387,6 +391,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         forget,
         store,
         github,
+        rabbitmq,
         log,
     } = raw;
     let auth = AuthConfig::convert(auth)?;
@@ -476,6 +481,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             rooms_kept: duration("forget.rooms", &forget.rooms)?,
         },
         github: github_settings(github)?,
+        rabbitmq: RabbitmqConfig::convert(rabbitmq)?,
         tools,
         limits: LimitsConfig::convert(&limits)?,
         engine,
@@ -665,6 +671,7 @@ mod tests {
         refused("[rooms.project]\njion = \"everyone\"", &[], "jion");
         refused("[rooms.projects]\njoin = \"everyone\"", &[], "`rooms.project`");
         refused("[[rooms.patterns]]\njoin = \"everyone\"", &[], "name");
+        refused("[rabbitmq]\nurl = \"http://rabbit\"", &[], "rabbitmq.url is no address of a broker");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod event;
 mod filters;
 mod limits;
 mod logs;
+mod rabbitmq;
 mod realtime;
 mod rest;
 

@@ -18,6 +18,7 @@ use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, due_rule};
 use crate::filters::Filters;
 use crate::limits::Limits;
+use crate::rabbitmq::{self, Queues};
 use crate::realtime::{self, Hub, Member};
 use crate::rest::{self, App};
 use crate::tally::Tally;
@@ -43,7 +44,8 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     }
     let auth = Authenticator::start(&config.auth, config.policies.clone())?;
     let tally = Arc::new(Tally::new());
-    let tools = tools::Tools::new(config.tools.clone(), tokio::runtime::Handle::current())?;
+    let line_to = |place: &tools::Place| rabbitmq::line_to(config.rabbitmq.as_ref(), place);
+    let tools = tools::Tools::with_lines(config.tools.clone(), tokio::runtime::Handle::current(), &line_to)?;
     let limits = Limits::new(&config.limits);
     tokio::spawn(limits.clone().sweep());
     let hub =
@@ -117,12 +119,15 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         tally,
         rates: Arc::default(),
         github: Arc::new(config.github.clone()),
+        queues: rabbitmq::Watch::default(),
         schedules: Arc::default(),
         made_rooms: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
         port: Arc::default(),
     };
     tokio::spawn(rest::sample(server.clone(), app.rates.clone()));
+    let queues = Queues::start(config.rabbitmq.as_ref(), &app);
+    let app = App { queues: queues.watch(), ..app };
 
     let mut open = Vec::new();
     for (name, listener, address) in doors {
@@ -139,8 +144,12 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     app.is_ready.store(false, Ordering::Relaxed);
     app.hub.tell_system(hub::admin::SystemNews::Stopping);
     tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
+    let shutdown = async {
+        queues.stop().await;
+        server.shutdown(config.drain).await;
+    };
     tokio::select! {
-        () = server.shutdown(config.drain) => tracing::info!("stopped"),
+        () = shutdown => tracing::info!("stopped"),
         _ = interrupt.recv() => tracing::warn!("stopped at once: a second SIGINT came"),
         _ = terminate.recv() => tracing::warn!("stopped at once: a second SIGTERM came"),
     }

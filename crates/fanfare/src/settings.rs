@@ -346,6 +346,47 @@ settings! {
         repositories: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new(),
     }
 
+    /// RabbitMQ: events that are taken from a queue, and Celery's tasks as jobs. See `docs/QUEUES.md`.
+    rabbitmq: Rabbitmq {
+        /// Address of the broker, such as `amqp://user:password@host:5672/vhost`; `amqps://` over TLS. Empty: there is
+        /// none. Also the variable RABBITMQ_URL.
+        url: Secret = Secret::default(),
+        /// PEM file with certificates of authorities that are trusted beside the public ones, for `amqps://`.
+        ca_file: String = String::new(),
+        /// Queue that events are taken from. Empty: none are; Celery and tools may use the broker all the same.
+        queue: String = "fanfare.events".into(),
+        /// Exchange that the queue is bound to. Empty: only the default one reaches it, by the queue's name.
+        exchange: String = "fanfare".into(),
+        /// What that exchange is: "topic", "direct", "fanout" or "headers".
+        exchange_kind: String = "topic".into(),
+        /// Keys by which the queue is bound.
+        routing_keys: Vec<String> = vec!["#".to_owned()],
+        /// Whether exchanges, queues and bindings are made, durable, if they are not there. Otherwise they must be.
+        declare: bool = true,
+        /// Messages that are taken before the first of them is acknowledged. Lower: less comes twice after a kill, and
+        /// is recognised. Higher: more is kept by one flush of the disk.
+        prefetch: u16 = 500,
+        /// Queue for messages that can never be kept, with the reason in their headers. Empty: they are rejected, and
+        /// the broker drops them or does what the queue's own policy says.
+        dead_letter: String = "fanfare.dead".into(),
+        /// What bodies are: "events", one event or an array of them as `POST /api/v1/events` takes it; or "raw", any
+        /// JSON, which becomes the data of one event.
+        mode: String = "events".into(),
+        /// Room of raw bodies, made from the message, such as `project:{header.project}` or `build:{routing_key.1}`. Empty:
+        /// where the event's own schema says.
+        room: String = String::new(),
+        /// Event that raw bodies are, made alike, such as `{type}`.
+        event: String = String::new(),
+        /// Rooms that messages may name, as patterns such as `project:acme`. Others are refused. `*`: all.
+        rooms: Vec<String> = vec!["*".to_owned()],
+        /// How often a message of our own goes through each queue, to notice when none comes. "0s": never; do that if
+        /// others take messages from the same queue.
+        canary_interval: String = "3s".into(),
+        /// Celery's tasks as jobs: a table with `project`, whose jobs they become, and if they differ from what is said
+        /// here `exchange` ("celeryev") and `queue` ("fanfare.celery").
+        celery: RawCelery = RawCelery::default(),
+    }
+
     /// What the process writes about itself.
     log: Log {
         /// "error", "warn", "info", "debug" or "trace".
@@ -375,6 +416,18 @@ pub(crate) struct RawPolicy {
     pub(crate) bytes_max: Option<u64>,
     /// Age at which events go.
     pub(crate) age_max: Option<String>,
+}
+
+/// Where Celery's tasks are told of.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RawCelery {
+    /// The project whose jobs they become.
+    pub(crate) project: Option<String>,
+    /// The exchange that workers publish to.
+    pub(crate) exchange: Option<String>,
+    /// The queue that is bound to it.
+    pub(crate) queue: Option<String>,
 }
 
 /// The default of a key, as TOML.

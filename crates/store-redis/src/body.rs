@@ -5,14 +5,14 @@
 //! [`Failure::Damaged`]; they never panic.
 //!
 //! ```text
-//! event        at: 8 | flags: 1 | id: 16 | length of name: 4 | name | data to the end
+//! event        at: 8 | flags: 1 | expiry: 8, if it has one | id: 16 | length of name: 4 | name | data to the end
 //! kept event   1 | order: 8 | weight: 8 | event
 //! answer       at: 8 | appends: 4 | for each: placements: 4 | for each: length of room: 2 | room | epoch: 8, or 0 |
 //!              seq: 8 ‖ then the answer's text to the end
 //! ```
 //!
-//! `flags`: bit 0 is the shape (1: flat), the bits above it the audience. `weight` is, in a log, the bytes of the epoch's
-//! events up to this one, and among the latest those of the event; both by [`hub::store::event_bytes`].
+//! `flags`: bit 0 is the shape (1: flat), bits 1 to 3 the audience, bit 4 says that there is an expiry.
+//! `weight` is, in a log, the bytes of the epoch's events up to this one, and among the latest those of the event; both by [`hub::store::event_bytes`].
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const FORMAT: u8 = 1;
 
 /// Writes an event.
 pub(crate) fn encode_event(event: &Event, audience: Audience) -> Vec<u8> {
-    let mut out = Vec::with_capacity(29 + event.name.len() + event.data.get().len());
+    let mut out = Vec::with_capacity(37 + event.name.len() + event.data.get().len());
     out.extend_from_slice(&event.at.0.to_be_bytes());
     let shape = match event.shape {
         Shape::Wrapped => 0,
@@ -42,7 +42,11 @@ pub(crate) fn encode_event(event: &Event, audience: Audience) -> Vec<u8> {
         Audience::Root => 3,
         Audience::Ws => 4,
     };
-    out.push(shape | audience << 1);
+    let expires = u8::from(event.expires_at.is_some());
+    out.push(shape | audience << 1 | expires << 4);
+    if let Some(at) = event.expires_at {
+        out.extend_from_slice(&at.0.to_be_bytes());
+    }
     out.extend_from_slice(&event.id.0.to_be_bytes());
     push_text(&mut out, &event.name);
     out.extend_from_slice(event.data.get().as_bytes());
@@ -55,7 +59,7 @@ pub(crate) fn decode_event(bytes: &[u8]) -> Result<(Event, Audience), Failure> {
     let at = Timestamp(reader.u64()?);
     let flags = reader.u8()?;
     let shape = if flags & 1 == 0 { Shape::Wrapped } else { Shape::Flat };
-    let audience = match flags >> 1 {
+    let audience = match flags >> 1 & 0b111 {
         0 => Audience::Rooms,
         1 => Audience::Logs,
         2 => Audience::Admin,
@@ -63,12 +67,17 @@ pub(crate) fn decode_event(bytes: &[u8]) -> Result<(Event, Audience), Failure> {
         4 => Audience::Ws,
         other => return Err(Failure::Damaged(format!("an event has the audience {other}"))),
     };
+    let expires_at = match flags >> 4 {
+        0 => None,
+        1 => Some(Timestamp(reader.u64()?)),
+        _ => return Err(Failure::Damaged(format!("an event has the flags {flags:#x}"))),
+    };
     let id = EventId(u128::from_be_bytes(reader.array()?));
     let name = reader.text()?.into();
     let data = text(reader.rest)?.to_owned();
     let data = RawValue::from_string(data)
         .map_err(|error| Failure::Damaged(format!("the data of an event is not JSON: {error}")))?;
-    Ok((Event { id, name, data: Arc::from(data), at, shape }, audience))
+    Ok((Event { id, name, data: Arc::from(data), at, shape, expires_at }, audience))
 }
 
 /// Reads an event of `room`.
@@ -185,6 +194,7 @@ mod tests {
     fn sample() -> Event {
         let mut event = event("task_update", r#"{"a":"é"}"#);
         event.shape = Shape::Flat;
+        event.expires_at = Some(Timestamp(u64::MAX - 1));
         event.at = Timestamp(u64::MAX);
         event
     }
@@ -213,6 +223,7 @@ mod tests {
         let given = sample();
         assert_eq!((kept.order, kept.position, kept.audience), (7, position, Audience::Ws));
         assert_eq!((kept.event.id, kept.event.at, kept.event.shape), (given.id, given.at, given.shape));
+        assert_eq!(kept.event.expires_at, given.expires_at);
         assert_eq!((&kept.event.name, kept.event.data.get()), (&given.name, given.data.get()));
     }
 

@@ -82,13 +82,15 @@ mod tests {
             Audience::Logs,
             Audience::Admin,
         ]);
-        let event = (any::<u128>(), ".{0,20}", ".{0,40}", any::<u64>(), any::<bool>());
+        let expiry = proptest::option::of(any::<u64>());
+        let event = (any::<u128>(), ".{0,20}", ".{0,40}", any::<u64>(), any::<bool>(), expiry);
         (any::<u64>(), position, audience, event).prop_map(|(order, position, audience, event)| {
-            let (id, name, data, at, is_flat) = event;
+            let (id, name, data, at, is_flat, expiry) = event;
             let data = serde_json::value::to_raw_value(&data).expect("a text becomes JSON");
             let shape = if is_flat { Shape::Flat } else { Shape::Wrapped };
-            let event =
-                Event { id: EventId(id), name: name.into(), data: Arc::from(data), at: Timestamp(at), shape };
+            let (id, name, data) = (EventId(id), name.into(), Arc::from(data));
+            let (at, expires_at) = (Timestamp(at), expiry.map(Timestamp));
+            let event = Event { id, name, data, at, shape, expires_at };
             let position = position.map(|(epoch, seq)| Position { epoch, seq });
             Message { order, position, event, audience }
         })
@@ -99,7 +101,10 @@ mod tests {
         fn messages_are_read_as_they_were_written(given in message()) {
             let read = decode_message(&encode(&given)).unwrap();
             prop_assert_eq!((read.order, read.position, read.audience), (given.order, given.position, given.audience));
-            let parts = |event: &Event| (event.id, event.name.clone(), event.data.get().to_owned(), event.at, event.shape);
+            let parts = |event: &Event| {
+                let data = event.data.get().to_owned();
+                (event.id, event.name.clone(), data, event.at, event.shape, event.expires_at)
+            };
             prop_assert_eq!(parts(&read.event), parts(&given.event));
         }
 

@@ -1,7 +1,7 @@
 //! AI tools: whatever answers when somebody asks.
 //!
-//! A tool is configured under an id: an HTTP backend of the operator's, an OpenAI-compatible chat endpoint, or an echo
-//! for trying things out. [`Tools::start`] asks one; [`Running::next`] gives what comes of it, step by step, with text
+//! A tool is configured under an id: an HTTP backend of the operator's, an OpenAI-compatible chat endpoint, a program that
+//! waits at a queue, or an echo for trying things out. [`Tools::start`] asks one; [`Running::next`] gives what comes of it, step by step, with text
 //! joined into few pieces; [`wire::Asked`] writes the steps as events.
 //!
 //! Owns connections, time-outs, repetitions, queues and health of tools. Does not know rooms, sockets or logs: whoever
@@ -31,6 +31,7 @@
 //! | `answer` | what a tool says by its bytes |
 //! | `lines`, `sse` | bytes, cut into lines and events |
 //! | `upstream` | connections to one endpoint |
+//! | `line` | the port to tools that messages go to |
 //! | `gate` | who may use a tool now, and who waits |
 //! | `run` | the course of one request |
 //! | `health` | how each tool is doing |
@@ -40,6 +41,7 @@ mod answer;
 mod ask;
 mod gate;
 mod health;
+mod line;
 mod lines;
 mod run;
 mod secret;
@@ -57,8 +59,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 pub use health::{Health, LastFailure, ToolStats};
+pub use line::{Letter, Line, LineFault, LineTo, Replies, Sending};
 pub use secret::Secret;
-pub use settings::{SettingsFault, ToolConfig, ToolSettings};
+pub use settings::{Place, SettingsFault, ToolConfig, ToolSettings};
 pub use step::{Code, Done, Failure, Message, Progress, Request, Step, Usage};
 
 use gate::{Entry, Full, Gate, GateLimits};
@@ -81,8 +84,26 @@ impl Tools {
     /// Makes them ready; connects to none. Requests run as tasks of `runtime`, which must have time and I/O enabled.
     ///
     /// # Errors
-    /// The environment's: a tool's `ca_file` that cannot be used.
+    /// The environment's: a tool's `ca_file` that cannot be used. The caller's: a tool that waits at a queue, to which
+    /// only [`Tools::with_lines`] knows a way.
     pub fn new(configs: BTreeMap<String, ToolConfig>, runtime: Handle) -> Result<Self, SettingsFault> {
+        Self::with_lines(
+            configs,
+            runtime,
+            &|_| Err("cannot be reached: there is no way to queues".to_owned()),
+        )
+    }
+
+    /// As [`Tools::new`], where `line_to` knows the way to a queue, or what is wrong with the place.
+    ///
+    /// # Errors
+    /// The environment's: a tool's `ca_file` that cannot be used. Whoever wrote the settings is at fault for a place to
+    /// which there is no way.
+    pub fn with_lines(
+        configs: BTreeMap<String, ToolConfig>,
+        runtime: Handle,
+        line_to: &LineTo,
+    ) -> Result<Self, SettingsFault> {
         let mut tools = BTreeMap::new();
         for (id, config) in configs {
             let (kind, limits) = (config.kind(), config.limits);
@@ -98,6 +119,7 @@ impl Tools {
                     let accept = "text/event-stream, application/json;q=0.5";
                     Reach::Openai { upstream: Upstream::new(endpoint, accept, &limits).map_err(fault)?, chat }
                 }
+                Kind::Amqp(place) => Reach::Line(line_to(&place).map_err(fault)?),
             };
             let gate = Gate::new(GateLimits {
                 concurrency: limits.concurrency,
@@ -153,7 +175,7 @@ fn admit(tool: &Tool, request: Request) -> Result<(Sent, Entry), Failure> {
     };
     let sent = match &tool.reach {
         Reach::Echo { .. } => Sent::Echo(request.message),
-        Reach::Http(_) => Sent::Post(ask::plain(&request)),
+        Reach::Http(_) | Reach::Line(_) => Sent::Post(ask::plain(&request)),
         Reach::Openai { chat, .. } => Sent::Post(ask::chat(chat, &request)?),
     };
     let entry = tool.gate.try_enter(&user).map_err(|full| {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use crate::answer::{self, Answer, Said, Style};
 use crate::gate::{Entry, Gate};
 use crate::health::{Ending, Tally};
+use crate::line::{self, Line};
 use crate::settings::Limits;
 use crate::step::{Again, Code, Done, Failure, Message, Progress, Step, Trouble};
 use crate::upstream::{self, Upstream};
@@ -56,6 +57,8 @@ pub(crate) enum Reach {
     Http(Upstream),
     /// Over HTTP, in those of chat completions.
     Openai { upstream: Upstream, chat: crate::settings::Chat },
+    /// By messages, in our words.
+    Line(Arc<dyn Line>),
 }
 
 /// What is sent to a tool.
@@ -134,7 +137,7 @@ impl Drop for End<'_> {
 }
 
 /// What goes out: text joined per window, and every other step after the text that came before it.
-struct Voice {
+pub(crate) struct Voice {
     steps: mpsc::Sender<Step>,
     /// Whether the request's turn has come.
     has_started: bool,
@@ -170,7 +173,7 @@ impl Voice {
     }
 
     /// Passes on what a tool said; whether that was the end.
-    async fn handle(&mut self, said: Said) -> Result<bool, Trouble> {
+    pub(crate) async fn handle(&mut self, said: Said) -> Result<bool, Trouble> {
         match said {
             Said::Delta(text) => {
                 if self.text.len() + text.len() > self.text_bytes_max {
@@ -195,7 +198,7 @@ impl Voice {
     }
 
     /// Waits until something that is held is due; for ever if nothing is.
-    async fn window(&self) {
+    pub(crate) async fn window(&self) {
         let text_at = self.deltas.poll_deadline().map(Instant::from);
         let progress_at = self.progress_opens_at.filter(|_| self.progress.is_some());
         match text_at.into_iter().chain(progress_at).min() {
@@ -204,7 +207,7 @@ impl Voice {
         }
     }
 
-    async fn handle_timeout(&mut self) {
+    pub(crate) async fn handle_timeout(&mut self) {
         self.deltas.handle_timeout(Instant::now().into_std());
         self.drain().await;
         if self.progress_opens_at.is_some_and(|at| Instant::now() >= at) {
@@ -292,26 +295,26 @@ async fn work(tool: &Tool, sent: Sent, entry: Entry, voice: &mut Voice) -> Resul
 }
 
 async fn attempts(tool: &Tool, sent: Sent, ends_at: Instant, voice: &mut Voice) -> Result<(), Trouble> {
-    let (upstream, style) = match &tool.reach {
-        Reach::Echo { word_delay } => return echo(sent, *word_delay, voice).await,
-        Reach::Http(upstream) => (upstream, Style::Plain),
-        Reach::Openai { upstream, .. } => (upstream, Style::Chat),
-    };
+    if let Reach::Echo { word_delay } = &tool.reach {
+        return echo(sent, *word_delay, voice).await;
+    }
     let Sent::Post(body) = sent else { unreachable!("invariant: what is sent was made for this tool") };
     // One key for all attempts, and none that anybody could guess or choose: a tool that remembers answers by it must
     // not hand out somebody else's.
-    let key = HeaderValue::from_str(&format!("{:016x}{:016x}", random(), random()))
-        .expect("invariant: hexadecimal digits are a header");
+    let key = format!("{:016x}{:016x}", random(), random());
     let mut attempt = 0;
     loop {
-        let trouble = match ask(tool, upstream, style, &body, &key, voice).await {
-            Ok(()) => return Ok(()),
-            Err(trouble) => trouble,
+        let outcome = match &tool.reach {
+            Reach::Echo { .. } => unreachable!("invariant: an echo is not asked"),
+            Reach::Http(upstream) => ask(tool, upstream, Style::Plain, &body, &key, voice).await,
+            Reach::Openai { upstream, .. } => ask(tool, upstream, Style::Chat, &body, &key, voice).await,
+            Reach::Line(line) => line::ask(tool, &**line, &body, &key, voice).await,
         };
+        let Err(trouble) = outcome else { return Ok(()) };
         let is_worth_it = match trouble.again {
             Again::Never => false,
             Again::Always => true,
-            Again::IfHarmless => style == Style::Chat,
+            Again::IfHarmless => matches!(tool.reach, Reach::Openai { .. }),
         };
         if !is_worth_it || voice.has_spoken() || attempt >= tool.limits.retries {
             return Err(trouble);
@@ -366,25 +369,28 @@ async fn echo(sent: Sent, word_delay: Option<Duration>, voice: &mut Voice) -> Re
     Ok(())
 }
 
+/// The tool said nothing for longer than it may.
+pub(crate) fn silent(allowed: Duration) -> Trouble {
+    let allowed = humantime::format_duration(allowed);
+    let failure = Failure::passing(Code::ToolTimeout, format!("the tool was silent for {allowed}"));
+    Trouble::new(failure, Again::IfHarmless)
+}
+
 /// Asks once. The connection is closed when this ends, however it ends, unless the answer was read to its end.
 async fn ask(
     tool: &Tool,
     upstream: &Upstream,
     style: Style,
     body: &Bytes,
-    key: &HeaderValue,
+    key: &str,
     voice: &mut Voice,
 ) -> Result<(), Trouble> {
     let limits = &tool.limits;
-    let silent = |allowed: Duration| {
-        let allowed = humantime::format_duration(allowed);
-        let failure = Failure::passing(Code::ToolTimeout, format!("the tool was silent for {allowed}"));
-        Trouble::new(failure, Again::IfHarmless)
-    };
+    let key = HeaderValue::from_str(key).expect("invariant: hexadecimal digits are a header");
     let mut allowed = limits.first_byte_timeout;
     let mut silence_ends = Instant::now() + allowed;
     let response =
-        timeout_at(silence_ends, upstream.post(body.clone(), key)).await.map_err(|_| silent(allowed))??;
+        timeout_at(silence_ends, upstream.post(body.clone(), &key)).await.map_err(|_| silent(allowed))??;
     let (head, mut body) = response.into_parts();
     if !head.status.is_success() {
         let retry_after = upstream::retry_after(&head.headers, SystemTime::now());

@@ -14,7 +14,8 @@ impl Secret {
     }
 
     /// The text itself, for whoever must send it.
-    pub(crate) fn reveal(&self) -> &str {
+    #[must_use]
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToolSettings {
-    /// What it is: "http", "openai" or "echo". There is no default.
+    /// What it is: "http", "openai", "amqp" or "echo". There is no default.
     pub kind: String,
     /// Where it is. `http`: the address that requests are posted to; it must be given. `openai`: the endpoint's base,
     /// to which `/chat/completions` is added. Default for `openai`: `https://api.openai.com/v1`.
@@ -30,6 +30,13 @@ pub struct ToolSettings {
     pub headers: BTreeMap<String, Secret>,
     /// PEM file with certificates of authorities that are trusted beside the public ones. Default: none.
     pub ca_file: Option<PathBuf>,
+    /// `amqp`: the queue that takes requests; it must be given.
+    pub request_queue: Option<String>,
+    /// `amqp`: the exchange that requests are published to, with the queue's name as routing key. Default: the broker's
+    /// default exchange, which knows every queue by its name.
+    pub exchange: Option<String>,
+    /// `amqp`: the broker, such as `amqp://user:password@host/vhost`. Default: that of the server's own queues.
+    pub broker: Option<Secret>,
     /// `openai`: the model; it must be given.
     pub model: Option<String>,
     /// `openai`: the system prompt. Default: none.
@@ -95,6 +102,9 @@ impl Default for ToolSettings {
             api_key_env: None,
             headers: BTreeMap::new(),
             ca_file: None,
+            request_queue: None,
+            exchange: None,
+            broker: None,
             model: None,
             system: None,
             parameters: serde_json::Map::new(),
@@ -150,6 +160,18 @@ pub(crate) enum Kind {
     Echo { word_delay: Option<Duration> },
     Http(Endpoint),
     Openai { endpoint: Endpoint, chat: Chat },
+    Amqp(Place),
+}
+
+/// Where a tool waits for messages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// The broker's address; `None` for that of the server's own queues.
+    pub broker: Option<Secret>,
+    /// The exchange that requests are published to; empty for the default one.
+    pub exchange: String,
+    /// The queue that takes them, and the routing key.
+    pub request_queue: String,
 }
 
 /// Where requests go.
@@ -190,6 +212,9 @@ pub(crate) struct Limits {
     pub(crate) answer_bytes_max: usize,
 }
 
+/// What kinds there are, for complaints.
+const KINDS: &str = r#""http", "openai", "amqp", "echo""#;
+
 const OPENAI_URL: &str = "https://api.openai.com/v1";
 
 /// An id is part of events, settings and logs: bytes at most.
@@ -210,6 +235,7 @@ impl ToolConfig {
             Kind::Echo { .. } => "echo",
             Kind::Http(_) => "http",
             Kind::Openai { .. } => "openai",
+            Kind::Amqp(_) => "amqp",
         }
     }
 }
@@ -277,23 +303,33 @@ impl ToolSettings {
                 };
                 Kind::Openai { endpoint, chat }
             }
-            "" => return Err(fault("kind", "is missing; one of \"http\", \"openai\", \"echo\"".into())),
-            other => {
-                return Err(fault("kind", format!("is {other:?}; one of \"http\", \"openai\", \"echo\"")));
+            "amqp" => {
+                let queue =
+                    self.request_queue.clone().filter(|queue| !queue.is_empty()).ok_or_else(|| {
+                        fault("request_queue", "is missing; say which queue takes requests".into())
+                    })?;
+                let exchange = self.exchange.clone().unwrap_or_default();
+                Kind::Amqp(Place { broker: self.broker.clone(), exchange, request_queue: queue })
             }
+            "" => return Err(fault("kind", format!("is missing; one of {KINDS}"))),
+            other => return Err(fault("kind", format!("is {other:?}; one of {KINDS}"))),
         };
         Ok(ToolConfig { kind, limits })
     }
 
     /// A key that is set although the kind has no use for it.
     fn useless_key(&self) -> Option<&'static str> {
-        let (is_echo, is_openai) = (self.kind == "echo", self.kind == "openai");
+        let (is_echo, is_openai, is_amqp) = (self.kind == "echo", self.kind == "openai", self.kind == "amqp");
+        let is_http = !is_echo && !is_amqp;
         let keys = [
-            ("url", self.url.is_some(), !is_echo),
-            ("api_key", self.api_key.is_some(), !is_echo),
-            ("api_key_env", self.api_key_env.is_some(), !is_echo),
-            ("headers", !self.headers.is_empty(), !is_echo),
-            ("ca_file", self.ca_file.is_some(), !is_echo),
+            ("url", self.url.is_some(), is_http),
+            ("api_key", self.api_key.is_some(), is_http),
+            ("api_key_env", self.api_key_env.is_some(), is_http),
+            ("headers", !self.headers.is_empty(), is_http),
+            ("ca_file", self.ca_file.is_some(), is_http),
+            ("request_queue", self.request_queue.is_some(), is_amqp),
+            ("exchange", self.exchange.is_some(), is_amqp),
+            ("broker", self.broker.is_some(), is_amqp),
             ("model", self.model.is_some(), is_openai),
             ("system", self.system.is_some(), is_openai),
             ("parameters", !self.parameters.is_empty(), is_openai),
@@ -302,7 +338,7 @@ impl ToolSettings {
             ("stream", self.stream.is_some(), is_echo),
             ("word_delay", self.word_delay.is_some(), is_echo),
         ];
-        let is_known = ["http", "openai", "echo"].contains(&&*self.kind);
+        let is_known = ["http", "openai", "amqp", "echo"].contains(&&*self.kind);
         keys.iter().find(|(_, is_set, is_used)| is_known && *is_set && !is_used).map(|(key, ..)| *key)
     }
 
@@ -437,7 +473,9 @@ mod tests {
     #[test]
     fn faults_name_the_key_and_what_would_be_right() {
         for (toml, complaint) in [
-            ("", "tools.t.kind: is missing; one of \"http\", \"openai\", \"echo\""),
+            ("", "tools.t.kind: is missing; one of \"http\", \"openai\", \"amqp\", \"echo\""),
+            ("kind = \"amqp\"", "tools.t.request_queue: is missing; say which queue"),
+            ("kind = \"amqp\"\nrequest_queue = \"q\"\nurl = \"amqp://u:p@h\"", "tools.t.url: has no meaning"),
             ("kind = \"htp\"", "tools.t.kind: is \"htp\"; one of"),
             ("kind = \"http\"", "tools.t.url: is missing; say where"),
             ("kind = \"http\"\nurl = \"ftp://h\"", "begins with neither http:// nor https://"),
@@ -496,7 +534,7 @@ mod tests {
         let manual = manual();
         let examples: Vec<&str> =
             manual.split("```toml").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-        assert_eq!(examples.len(), 4);
+        assert_eq!(examples.len(), 5);
         for example in examples {
             let file: File = toml::from_str(example).expect(example);
             for (id, settings) in file.tools {

@@ -113,7 +113,10 @@ async fn try_publish_batch(
 }
 
 /// Fills in the templates that drafts name, and checks what comes of it. One look at the store for all of them.
-async fn complete(app: &App, drafts: Vec<Draft>) -> Result<Vec<Publication>, Fault> {
+///
+/// # Errors
+/// [`Code::NotFound`] for a template that there is not, or as [`Draft::complete`]; of several drafts the one is named.
+pub(crate) async fn complete(app: &App, drafts: Vec<Draft>) -> Result<Vec<Publication>, Fault> {
     let is_batch = drafts.len() > 1;
     let names: BTreeSet<&str> = drafts.iter().filter_map(|draft| draft.template.as_deref()).collect();
     let templates = super::templates::find_all(app, names).await?;
@@ -136,7 +139,10 @@ fn nth_fault(nth: usize, fault: &Fault) -> Fault {
 }
 
 /// The events of a batch, unread: the elements of an array, or the lines that are not blank.
-pub(super) fn split(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Fault> {
+///
+/// # Errors
+/// [`Code::BadRequest`] for an array that is none or empty, [`Code::TooMany`].
+pub(crate) fn split(body: &[u8], max: usize) -> Result<Vec<&[u8]>, Fault> {
     let texts: Vec<&[u8]> = if body.trim_ascii_start().starts_with(b"[") {
         let elements: Vec<&RawValue> = serde_json::from_slice(body)
             .map_err(|error| Fault::new(Code::BadRequest, format!("not an array of events: {error}")))?;

@@ -21,8 +21,10 @@ pub(super) async fn health(State(app): State<App>) -> Response {
         Err(fault) => (Some(fault.to_string()), 0, None),
     };
     // What is there goes on being delivered; what is to be kept is refused.
-    let is_degraded = complaint.is_some() || dispatcher.is_failing();
-    let body = json!({
+    let is_store_failing = complaint.is_some() || dispatcher.is_failing();
+    let rabbitmq = app.queues.check();
+    let is_degraded = is_store_failing || rabbitmq.as_ref().is_some_and(|check| check["status"] != "ok");
+    let mut body = json!({
         "status": if is_degraded { "degraded" } else { "healthy" },
         "service": "socketio",
         "port": app.port.load(Ordering::Relaxed),
@@ -39,7 +41,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
                 "rooms": stats.held(|gauges| gauges.rooms),
             },
             "store": {
-                "status": if is_degraded { "failing" } else { "ok" },
+                "status": if is_store_failing { "failing" } else { "ok" },
                 "complaint": complaint,
                 "order": order,
                 "bytes": bytes,
@@ -47,6 +49,9 @@ pub(super) async fn health(State(app): State<App>) -> Response {
             },
         },
     });
+    if let Some(check) = rabbitmq {
+        body["checks"]["rabbitmq"] = check;
+    }
     super::json(StatusCode::OK, &body)
 }
 
@@ -55,11 +60,15 @@ pub(super) async fn live() -> Response {
     super::json(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: the process takes new work; 503 once it is shutting down.
+/// `GET /readyz`: the process takes new work; 503 once it is shutting down, or while a queue that it should hear is not
+/// heard.
 pub(super) async fn ready(State(app): State<App>) -> Response {
-    if app.is_ready.load(Ordering::Relaxed) {
-        super::json(StatusCode::OK, &json!({ "status": "ready" }))
+    let (status, body) = if !app.is_ready.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "draining" }))
+    } else if let Some(complaint) = app.queues.deaf() {
+        (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "deaf", "complaint": complaint }))
     } else {
-        super::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "draining" }))
-    }
+        (StatusCode::OK, json!({ "status": "ready" }))
+    };
+    super::json(status, &body)
 }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use queues::Report;
 
 use super::App;
 use crate::codes::{Code, Fault};
@@ -29,6 +30,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         commands: app.tally.commands(),
         faults: app.tally.faults(),
         limited: app.hub.limits.refused().collect(),
+        queues: app.queues.reports(),
     }));
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
@@ -47,6 +49,7 @@ struct Scrape {
     commands: Vec<(&'static str, u64)>,
     faults: Vec<(Code, u64)>,
     limited: Vec<(&'static str, u64)>,
+    queues: Vec<Report>,
 }
 
 impl Collector for Scrape {
@@ -105,6 +108,7 @@ impl Collector for Scrape {
         by_label(&mut encoder, "refusals", "Requests and commands refused", "code", refusals)?;
         let limited = self.limited.iter().copied();
         by_label(&mut encoder, "limited", "What was beyond a limit", "limit", limited)?;
+        by_queue(&mut encoder, &self.queues)?;
 
         let mut totals: Vec<(&'static str, u64)> = Vec::new();
         for shard in &self.stats.counters {
@@ -123,6 +127,26 @@ impl Collector for Scrape {
         }
         Ok(())
     }
+}
+
+/// What the queues brought, by queue and by what became of it.
+fn by_queue(encoder: &mut DescriptorEncoder<'_>, queues: &[Report]) -> std::fmt::Result {
+    let (name, help) = ("rabbitmq_messages", "Messages from RabbitMQ by what became of them");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for Report { queue, kept, repeated, ignored, dead, .. } in queues {
+        for (outcome, count) in [("kept", kept), ("repeated", repeated), ("ignored", ignored), ("dead", dead)]
+        {
+            let labels = [("queue", queue.as_str()), ("outcome", outcome)];
+            ConstCounter::<u64>::new(*count).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    let (name, help) = ("rabbitmq_heard", "Whether a queue is heard: 1 if it is");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for report in queues {
+        let labels = [("queue", report.queue.as_str())];
+        ConstGauge::<u64>::new(u64::from(report.status == "ok")).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> std::fmt::Result {

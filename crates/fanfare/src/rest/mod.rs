@@ -42,11 +42,14 @@ use crate::codes::{Code, Fault};
 use crate::config::{Github, Origins, RestLimits};
 use crate::dispatch::{Committed, Rule};
 use crate::event::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::rabbitmq::Watch;
 use crate::realtime::Hub;
 use crate::tally::Tally;
 
 pub(crate) use assets::CLIENT_PATHS;
+pub(crate) use events::{complete, split};
 pub(crate) use runs::approval_rule;
+pub(crate) use schedules::begin as schedule;
 pub(crate) use stats::{Rates, sample};
 
 /// What every route reads.
@@ -70,6 +73,8 @@ pub(crate) struct App {
     pub(crate) rates: Arc<Rates>,
     /// Whose webhooks are taken, if any are.
     pub(crate) github: Arc<Option<Github>>,
+    /// How the queues of RabbitMQ are doing.
+    pub(crate) queues: Watch,
     /// How many events wait for their moment.
     pub(crate) schedules: Arc<schedules::Count>,
     /// How many rooms were made by hand.

@@ -70,7 +70,7 @@ impl Count {
 ///
 /// # Errors
 /// [`crate::codes::Code::TooMany`] if too many wait, or as [`crate::dispatch::Dispatcher::begin`].
-pub(super) async fn begin(
+pub(crate) async fn begin(
     app: &App,
     idempotency: Option<IdempotencyKey>,
     event: Outgoing,

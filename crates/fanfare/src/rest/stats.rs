@@ -109,6 +109,7 @@ pub(super) async fn stats(State(app): State<App>) -> Response {
         },
         "mailbox_refusals": stats.mailbox_refusals,
         "tools": app.hub.tool_stats(),
+        "rabbitmq": app.queues.reports(),
         "counters": counters,
     });
     super::json(StatusCode::OK, &body)

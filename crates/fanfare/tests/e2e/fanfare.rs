@@ -13,7 +13,10 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["FANFARE_", "SOCKET", "REST_API_", "JWT_SECRET"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["FANFARE_", "SOCKET", "REST_API_", "JWT_SECRET", "RABBITMQ_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
             command.env_remove(&name);
         }
     }

@@ -7,14 +7,24 @@ use std::process::Command;
 
 /// The folder of the JavaScript tests, with what they need.
 pub(crate) fn javascript() -> PathBuf {
-    install("js", |folder| {
+    javascript_of("js")
+}
+
+/// Another folder of tests in JavaScript, with what they need.
+pub(crate) fn javascript_of(name: &str) -> PathBuf {
+    install(name, |folder| {
         vec![command("npm", folder, &["ci", "--no-audit", "--no-fund", "--loglevel=error"])]
     })
 }
 
 /// The folder of the Python tests, with what they need in a `.venv`.
 pub(crate) fn python() -> PathBuf {
-    install("python", |folder| {
+    python_of("python")
+}
+
+/// Another folder of tests in Python, with what they need in a `.venv`.
+pub(crate) fn python_of(name: &str) -> PathBuf {
+    install(name, |folder| {
         let pip = folder.join(".venv/bin/pip");
         vec![
             command("python3", folder, &["-m", "venv", ".venv"]),

@@ -2,7 +2,9 @@
 
 mod auth;
 mod backend;
+mod broker;
 mod browser;
+mod celery;
 mod clients;
 mod durability;
 mod fanfare;
@@ -14,6 +16,7 @@ mod limits;
 mod notices;
 mod presence;
 mod publish;
+mod queues;
 mod robustness;
 mod rooms;
 mod run;
