@@ -93,7 +93,9 @@ async fn ten_thousand_connections_that_never_speak_disturb_nobody_and_go_when_th
     let (answered, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let witness = tokio::spawn(witness(server.api().to_owned(), answered.clone(), is_over.clone()));
 
+    let looked_at = server.clone();
     let looking = tokio::task::spawn_blocking(move || {
+        let server = looked_at;
         let is_answered_still = |what: &str| {
             let before = answered.load(Ordering::Relaxed);
             until(what, || answered.load(Ordering::Relaxed) >= before + 3);
@@ -112,4 +114,6 @@ async fn ten_thousand_connections_that_never_speak_disturb_nobody_and_go_when_th
     });
     looking.await.expect("what was looked for was seen");
     witness.await.expect("the witness saw nothing wrong");
+    // Not before: the witness would see it go.
+    drop(server);
 }
