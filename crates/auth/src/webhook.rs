@@ -1,4 +1,4 @@
-//! Owns the signatures of requests that others send us: GitHub's `X-Hub-Signature-256`.
+//! Owns the signatures of webhooks, those that others send us and our own: GitHub's `X-Hub-Signature-256`.
 //! Does not know what is in them. The signature is over the body's bytes as they came, before anybody reads them.
 
 use ring::hmac;
@@ -6,6 +6,13 @@ use ring::hmac;
 use crate::fault::AuthFault;
 use crate::hex;
 use crate::secret::Secret;
+
+/// The signature of a body: `sha256=<lower-case hex HMAC-SHA256(secret, body)>`.
+#[must_use]
+pub fn sign(secret: &Secret, body: &[u8]) -> String {
+    let signature = hmac::sign(&key_of(secret), body);
+    format!("sha256={}", hex::encode(signature.as_ref()))
+}
 
 /// Checks `sha256=<lower-case hex HMAC-SHA256(secret, body)>`, in a time that does not depend on where they differ.
 ///
@@ -15,8 +22,11 @@ pub fn verify_github(secret: &Secret, header: Option<&str>, body: &[u8]) -> Resu
     let header = header.ok_or(AuthFault::SignatureMissing)?;
     let signature = header.strip_prefix("sha256=").and_then(hex::decode::<32>);
     let signature = signature.ok_or(AuthFault::SignatureWrong)?;
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
-    hmac::verify(&key, body, &signature).map_err(|_| AuthFault::SignatureWrong)
+    hmac::verify(&key_of(secret), body, &signature).map_err(|_| AuthFault::SignatureWrong)
+}
+
+fn key_of(secret: &Secret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes())
 }
 
 #[cfg(test)]
@@ -31,6 +41,7 @@ mod tests {
         let good = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
         let check = |header: Option<&str>, body: &[u8]| verify_github(&secret, header, body);
         assert_eq!(check(Some(good), body), Ok(()));
+        assert_eq!(sign(&secret, body), good);
         assert_eq!(check(Some(good), b"Hello, World?"), Err(AuthFault::SignatureWrong));
         assert_eq!(check(None, body), Err(AuthFault::SignatureMissing));
         for bad in ["", "sha256=", &good[7..], &good.to_uppercase(), &format!("{good}0"), "sha1=00"] {

@@ -13,6 +13,7 @@ use crate::auth::AuthConfig;
 use crate::limits::LimitsConfig;
 use crate::rabbitmq::RabbitmqConfig;
 use crate::realtime::PresenceConfig;
+use crate::runners::RunnersConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
 /// The file that is read if no other is named and it is there.
@@ -68,6 +69,8 @@ pub(crate) struct Config {
     pub(crate) github: Option<Github>,
     /// What is taken from RabbitMQ, if there is a broker.
     pub(crate) rabbitmq: Option<RabbitmqConfig>,
+    /// Where runners hear of what people decide, if anywhere.
+    pub(crate) runners: Option<RunnersConfig>,
     /// The tools that sockets may ask, by id.
     pub(crate) tools: BTreeMap<String, tools::ToolConfig>,
     /// How much one may ask for.
@@ -389,6 +392,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         rooms,
         presence,
         forget,
+        runs,
         store,
         github,
         rabbitmq,
@@ -481,6 +485,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
             rooms_kept: duration("forget.rooms", &forget.rooms)?,
         },
         github: github_settings(github)?,
+        runners: runners(runs)?,
         rabbitmq: RabbitmqConfig::convert(rabbitmq)?,
         tools,
         limits: LimitsConfig::convert(&limits)?,
@@ -509,6 +514,13 @@ fn presence_settings(presence: &settings::PresenceSettings) -> Result<PresenceCo
         ..PresenceLimits::default()
     };
     Ok(PresenceConfig { limits, agent_grace: duration("presence.agent_grace", &presence.agent_grace)? })
+}
+
+fn runners(runs: settings::Runs) -> Result<Option<RunnersConfig>, String> {
+    let settings::Runs { webhook, webhook_secret: secret, webhook_timeout } = runs;
+    let timeout = nonzero("runs.webhook_timeout", &webhook_timeout)?;
+    let url = crate::auth::url("runs.webhook", webhook)?;
+    Ok(url.map(|url| RunnersConfig { url, secret, timeout }))
 }
 
 fn github_settings(github: settings::GithubSettings) -> Result<Option<Github>, String> {

@@ -17,6 +17,7 @@ mod realtime;
 mod rest;
 
 mod run;
+mod runners;
 mod serve;
 mod settings;
 mod tally;

@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::rabbitmq::{self, Queues};
 use crate::realtime::{self, Hub, Member};
 use crate::rest::{self, App};
+use crate::runners::Runners;
 use crate::tally::Tally;
 use crate::tls;
 
@@ -101,6 +102,9 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
             due_rules,
         )
     };
+    if let Some(runners) = config.runners.clone() {
+        hub.tell_runners_by(Runners::start(runners, dispatcher.clone())?);
+    }
     hub.run_on(server.clone(), dispatcher);
     tokio::spawn({
         let hub = hub.clone();

@@ -326,6 +326,18 @@ settings! {
         rooms: String = "30d".into(),
     }
 
+    /// What runners of runs hear. They may also ask: `GET /api/v1/runs/{id}/control?wait=30s`.
+    runs: Runs {
+        /// Address to which what people decide is POSTed, `{thread_id, command}`, until it is answered with 2xx. Empty:
+        /// none. With one, commands count as arrived when it has answered.
+        webhook: String = String::new(),
+        /// Secret by which requests are signed: `X-Fanfare-Signature-256: sha256=<hex HMAC-SHA256 of the body>`. Empty:
+        /// they are not.
+        webhook_secret: Secret = Secret::default(),
+        /// Time that one request may take.
+        webhook_timeout: String = "10s".into(),
+    }
+
     /// Where logs and records are kept.
     store: StoreSettings {
         /// Folder of the database; it is made if it is not there. One process at a time may use it. FANFARE_DATA_DIR.

@@ -128,7 +128,7 @@ impl AuthConfig {
 }
 
 /// An address of HTTP, if one is given.
-fn url(key: &str, text: String) -> Result<Option<String>, String> {
+pub(crate) fn url(key: &str, text: String) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);
     }

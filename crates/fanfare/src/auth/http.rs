@@ -55,7 +55,24 @@ impl Http {
     /// # Errors
     /// As [`Http::get`].
     pub(crate) async fn post(&self, url: &str, json: String, bytes_max: usize) -> Result<Answer, String> {
-        let request = self.client.post(url).header("content-type", "application/json").body(json);
+        self.post_signed(url, json, None, bytes_max).await
+    }
+
+    /// POSTs JSON with a signature of its bytes, if there is one.
+    ///
+    /// # Errors
+    /// As [`Http::get`].
+    pub(crate) async fn post_signed(
+        &self,
+        url: &str,
+        json: String,
+        signature: Option<String>,
+        bytes_max: usize,
+    ) -> Result<Answer, String> {
+        let mut request = self.client.post(url).header("content-type", "application/json").body(json);
+        if let Some(signature) = signature {
+            request = request.header("x-fanfare-signature-256", signature);
+        }
         self.send(request, bytes_max).await
     }
 

@@ -29,8 +29,9 @@ use crate::event::now;
 
 pub(crate) use authenticator::Authenticator;
 pub(crate) use commands::{admit, principal_of, register, watch_expiry};
-pub(crate) use config::AuthConfig;
+pub(crate) use config::{AuthConfig, url};
 pub(crate) use guard::check;
+pub(crate) use http::Http;
 pub(crate) use identity::Identity;
 pub(crate) use policies::policies;
 pub(crate) use presented::Presented;

@@ -154,9 +154,10 @@ impl Hub {
         let room = RoomName::of(RoomKind::Run, &approval.thread_id)?;
         self.may_join(socket, &room).await?;
         let by = principal_of(socket).user.clone();
-        let key = Run::key_of(&approval.thread_id);
-        let committed =
-            self.dispatcher().change(Some(key), None, crate::rest::approval_rule(approval, by)).await?;
+        let run = approval.thread_id.clone();
+        let rule = crate::rest::approval_rule(approval, by);
+        let committed = self.dispatcher().change(Some(Run::key_of(&run)), None, rule).await?;
+        self.tell_runner(&run);
         Ok(json!({ "run": committed.answer }))
     }
 }

@@ -34,6 +34,7 @@ use crate::dispatch::Dispatcher;
 use crate::event::{now, timestamp};
 use crate::filters::room_of;
 use crate::limits::Limits;
+use crate::runners::Runners;
 use crate::tally::Tally;
 
 pub(crate) use lines::log_event;
@@ -53,6 +54,8 @@ struct TokenArgument {
 pub(crate) struct Hub {
     /// Set once the engine runs, before anybody can connect.
     engine: OnceLock<(Server, Dispatcher)>,
+    /// The webhook of runners, if there is one.
+    runners: OnceLock<Arc<Runners>>,
     control: Handle,
     pub(crate) tally: Arc<Tally>,
     pub(crate) limits: Arc<Limits>,
@@ -85,6 +88,7 @@ impl Hub {
     ) -> Self {
         Self {
             engine: OnceLock::new(),
+            runners: OnceLock::new(),
             control: Handle::current(),
             tally,
             limits,
@@ -106,6 +110,18 @@ impl Hub {
     /// Hands over what is only there once the handlers are registered.
     pub(crate) fn run_on(&self, server: Server, dispatcher: Dispatcher) {
         let _ = self.engine.set((server, dispatcher));
+    }
+
+    /// Has runners told by a webhook what people decide.
+    pub(crate) fn tell_runners_by(&self, runners: Arc<Runners>) {
+        let _ = self.runners.set(runners);
+    }
+
+    /// Something was decided about a run: its runner hears of it, if by webhook.
+    pub(crate) fn tell_runner(&self, run: &str) {
+        if let Some(runners) = self.runners.get() {
+            runners.tell(run);
+        }
     }
 
     pub(crate) fn server(&self) -> &Server {

@@ -124,8 +124,9 @@ pub(super) async fn approve_one(
 }
 
 async fn decide(app: &App, headers: &HeaderMap, approval: Approval) -> Result<(StatusCode, Value), Fault> {
-    let committed =
-        app.change(headers, Run::key_of(&approval.thread_id), approval_rule(approval, None)).await?;
+    let run = approval.thread_id.clone();
+    let committed = app.change(headers, Run::key_of(&run), approval_rule(approval, None)).await?;
+    app.hub.tell_runner(&run);
     Ok((StatusCode::OK, committed.answer))
 }
 
@@ -152,7 +153,9 @@ pub(super) async fn control(
             move |present, now| run::control(present, now, request.clone(), None, &limits),
             view,
         );
-        Ok((StatusCode::ACCEPTED, app.change(&headers, Run::key_of(&id), rule).await?.answer))
+        let committed = app.change(&headers, Run::key_of(&id), rule).await?;
+        app.hub.tell_runner(&id);
+        Ok((StatusCode::ACCEPTED, committed.answer))
     };
     app.answer(outcome.await)
 }

@@ -12,7 +12,14 @@ type Answering = dyn Fn(&str, &Value) -> (u16, String) + Send + Sync;
 /// A server on a free port. Its threads end with the process.
 pub(crate) struct Backend {
     url: String,
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// What somebody asked for.
+struct Asked {
+    path: String,
+    signature: Option<String>,
+    body: Value,
 }
 
 impl Backend {
@@ -39,11 +46,17 @@ impl Backend {
     /// What was asked so far at a path: the bodies, `null` for none.
     pub(crate) fn asked(&self, path: &str) -> Vec<Value> {
         let asked = self.asked.lock().expect("no panic");
-        asked.iter().filter(|(found, _)| found == path).map(|(_, body)| body.clone()).collect()
+        asked.iter().filter(|asked| asked.path == path).map(|asked| asked.body.clone()).collect()
+    }
+
+    /// The signatures of what was asked, where there are any.
+    pub(crate) fn signatures(&self) -> Vec<String> {
+        let asked = self.asked.lock().expect("no panic");
+        asked.iter().filter_map(|asked| asked.signature.clone()).collect()
     }
 }
 
-fn serve(stream: &TcpStream, asked: &Mutex<Vec<(String, Value)>>, answer: &Answering) {
+fn serve(stream: &TcpStream, asked: &Mutex<Vec<Asked>>, answer: &Answering) {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -51,7 +64,7 @@ fn serve(stream: &TcpStream, asked: &Mutex<Vec<(String, Value)>>, answer: &Answe
             return;
         }
         let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut length = 0;
+        let (mut length, mut signature) = (0, None);
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header).unwrap_or(0) == 0 {
@@ -60,10 +73,11 @@ fn serve(stream: &TcpStream, asked: &Mutex<Vec<(String, Value)>>, answer: &Answe
             if header.trim().is_empty() {
                 break;
             }
-            if let Some((name, value)) = header.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
+            let Some((name, value)) = header.split_once(':') else { continue };
+            if name.eq_ignore_ascii_case("content-length") {
                 length = value.trim().parse().expect("a length");
+            } else if name.eq_ignore_ascii_case("x-fanfare-signature-256") {
+                signature = Some(value.trim().to_owned());
             }
         }
         let mut body = vec![0; length];
@@ -71,7 +85,8 @@ fn serve(stream: &TcpStream, asked: &Mutex<Vec<(String, Value)>>, answer: &Answe
             return;
         }
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        asked.lock().expect("no panic").push((path.clone(), body.clone()));
+        let remembered = Asked { path: path.clone(), signature, body: body.clone() };
+        asked.lock().expect("no panic").push(remembered);
         let (status, text) = answer(&path, &body);
         let response = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{text}", text.len());
         let mut writer = stream;

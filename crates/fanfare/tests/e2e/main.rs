@@ -20,6 +20,7 @@ mod queues;
 mod robustness;
 mod rooms;
 mod run;
+mod runners;
 mod sdk;
 mod serving;
 mod settings;
