@@ -60,7 +60,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "unit",
         about: "all tests that need nothing but Rust: codecs, shard, simulator, corpora, docs",
-        commands: &[&["cargo", "test", "--workspace", "--locked"]],
+        commands: &[&["cargo", "test", "--workspace", "--locked", "--no-fail-fast"]],
         environment: &[],
     },
     Step {
