@@ -88,6 +88,59 @@ pub enum Audience {
     Admin,
 }
 
+/// What an event is, beside its data, in one byte: how stores keep it.
+///
+/// Bit 0 is the shape (1: flat), bits 1 to 3 the audience, bit 4 says that it expires. Numbers are never reused: databases
+/// have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// What travels.
+    pub shape: Shape,
+    /// Who hears of it.
+    pub audience: Audience,
+    /// Whether it expires.
+    pub expires: bool,
+}
+
+impl Traits {
+    /// As one byte.
+    #[must_use]
+    pub fn to_byte(self) -> u8 {
+        let shape = match self.shape {
+            Shape::Wrapped => 0,
+            Shape::Flat => 1,
+        };
+        let audience = match self.audience {
+            Audience::Rooms => 0,
+            Audience::Logs => 1,
+            Audience::Admin => 2,
+            Audience::Root => 3,
+            Audience::Ws => 4,
+        };
+        shape | audience << 1 | u8::from(self.expires) << 4
+    }
+
+    /// Reads what [`Traits::to_byte`] gave; `None` for a byte that means nothing.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        let audience = match byte >> 1 & 0b111 {
+            0 => Audience::Rooms,
+            1 => Audience::Logs,
+            2 => Audience::Admin,
+            3 => Audience::Root,
+            4 => Audience::Ws,
+            _ => return None,
+        };
+        let expires = match byte >> 4 {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let shape = if byte & 1 == 0 { Shape::Wrapped } else { Shape::Flat };
+        Some(Self { shape, audience, expires })
+    }
+}
+
 /// An event that is ready to go out.
 #[derive(Clone, Debug)]
 pub struct Event {
@@ -170,6 +223,19 @@ mod tests {
         for bad in ["", "01923f6a", "+1923f6a7b1c7def8123456789abcdef", "01923f6a7b1c7def8123456789abcdef0"] {
             assert_eq!(EventId::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn traits_are_read_as_they_were_written_and_other_bytes_refused() {
+        let known: Vec<(u8, Traits)> =
+            (0..=u8::MAX).filter_map(|b| Some((b, Traits::from_byte(b)?))).collect();
+        assert_eq!(known.len(), 2 * 5 * 2);
+        for (byte, traits) in known {
+            assert_eq!(traits.to_byte(), byte, "{traits:?}");
+        }
+        // As databases have them.
+        let traits = Traits { shape: Shape::Flat, audience: Audience::Admin, expires: true };
+        assert_eq!(traits.to_byte(), 0b1_0101);
     }
 
     #[test]

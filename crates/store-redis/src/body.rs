@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use hub::event::{Audience, Event, EventId, Position, Shape};
+use hub::event::{Audience, Event, EventId, Position, Traits};
 use hub::room::RoomName;
 use hub::store::{Append, IdempotencyKey, Kept, Placed, Repeated};
 use hub::time::Timestamp;
@@ -31,19 +31,8 @@ const FORMAT: u8 = 1;
 pub(crate) fn encode_event(event: &Event, audience: Audience) -> Vec<u8> {
     let mut out = Vec::with_capacity(37 + event.name.len() + event.data.get().len());
     out.extend_from_slice(&event.at.0.to_be_bytes());
-    let shape = match event.shape {
-        Shape::Wrapped => 0,
-        Shape::Flat => 1,
-    };
-    let audience = match audience {
-        Audience::Rooms => 0,
-        Audience::Logs => 1,
-        Audience::Admin => 2,
-        Audience::Root => 3,
-        Audience::Ws => 4,
-    };
-    let expires = u8::from(event.expires_at.is_some());
-    out.push(shape | audience << 1 | expires << 4);
+    let traits = Traits { shape: event.shape, audience, expires: event.expires_at.is_some() };
+    out.push(traits.to_byte());
     if let Some(at) = event.expires_at {
         out.extend_from_slice(&at.0.to_be_bytes());
     }
@@ -58,20 +47,10 @@ pub(crate) fn decode_event(bytes: &[u8]) -> Result<(Event, Audience), Failure> {
     let mut reader = Reader { rest: bytes };
     let at = Timestamp(reader.u64()?);
     let flags = reader.u8()?;
-    let shape = if flags & 1 == 0 { Shape::Wrapped } else { Shape::Flat };
-    let audience = match flags >> 1 & 0b111 {
-        0 => Audience::Rooms,
-        1 => Audience::Logs,
-        2 => Audience::Admin,
-        3 => Audience::Root,
-        4 => Audience::Ws,
-        other => return Err(Failure::Damaged(format!("an event has the audience {other}"))),
-    };
-    let expires_at = match flags >> 4 {
-        0 => None,
-        1 => Some(Timestamp(reader.u64()?)),
-        _ => return Err(Failure::Damaged(format!("an event has the flags {flags:#x}"))),
-    };
+    let traits = Traits::from_byte(flags);
+    let Traits { shape, audience, expires } =
+        traits.ok_or_else(|| Failure::Damaged(format!("an event has the flags {flags:#x}")))?;
+    let expires_at = if expires { Some(Timestamp(reader.u64()?)) } else { None };
     let id = EventId(u128::from_be_bytes(reader.array()?));
     let name = reader.text()?.into();
     let data = text(reader.rest)?.to_owned();
@@ -188,6 +167,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use hub::event::Shape;
+
     use super::*;
     use testkit::contract::sample::{event, key, latest, room};
 

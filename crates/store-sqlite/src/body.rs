@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use hub::event::{Audience, Event, EventId, Position, Shape};
+use hub::event::{Event, EventId, Position, Traits};
 use hub::room::RoomName;
 use hub::store::{Append, Kept, Placed, Repeated};
 use hub::time::Timestamp;
@@ -43,19 +43,8 @@ pub(crate) fn encode_event(out: &mut Vec<u8>, heading: Heading, append: &Append)
     push_number(out, heading.order);
     push_number(out, heading.through);
     push_number(out, heading.at.0);
-    let shape = match event.shape {
-        Shape::Wrapped => 0,
-        Shape::Flat => 1,
-    };
-    let audience = match audience {
-        Audience::Rooms => 0,
-        Audience::Logs => 1,
-        Audience::Admin => 2,
-        Audience::Root => 3,
-        Audience::Ws => 4,
-    };
-    let expires = u8::from(event.expires_at.is_some());
-    out.push(shape | audience << 1 | expires << 4);
+    let traits = Traits { shape: event.shape, audience: *audience, expires: event.expires_at.is_some() };
+    out.push(traits.to_byte());
     if let Some(at) = event.expires_at {
         push_number(out, at.0);
     }
@@ -78,20 +67,10 @@ pub(crate) fn decode_event(
     let mut reader = Reader { rest: body };
     let heading = read_heading(&mut reader)?;
     let flags = reader.byte()?;
-    let shape = if flags & 1 == 0 { Shape::Wrapped } else { Shape::Flat };
-    let audience = match flags >> 1 & 0b111 {
-        0 => Audience::Rooms,
-        1 => Audience::Logs,
-        2 => Audience::Admin,
-        3 => Audience::Root,
-        4 => Audience::Ws,
-        other => return Err(Failure::Damaged(format!("an event has the audience {other}"))),
-    };
-    let expires_at = match flags >> 4 {
-        0 => None,
-        1 => Some(Timestamp(reader.number()?)),
-        _ => return Err(Failure::Damaged(format!("an event has the flags {flags:#x}"))),
-    };
+    let traits = Traits::from_byte(flags);
+    let Traits { shape, audience, expires } =
+        traits.ok_or_else(|| Failure::Damaged(format!("an event has the flags {flags:#x}")))?;
+    let expires_at = if expires { Some(Timestamp(reader.number()?)) } else { None };
     let id = reader.take(16)?.try_into().expect("invariant: 16 bytes were taken");
     let name = reader.text()?.into();
     let data = text(reader.rest)?.to_owned();
@@ -215,6 +194,8 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use hub::event::{Audience, Shape};
+
     use super::*;
     use testkit::contract::sample::{event, placed, room};
 

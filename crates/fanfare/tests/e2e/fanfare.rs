@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::Agent;
@@ -186,5 +187,14 @@ impl Reply {
         let json = self.json();
         assert!(json["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");
         (self.status, json["error"]["code"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// Looks until something holds, for as long as `patience`.
+pub(crate) fn until(patience: Duration, what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

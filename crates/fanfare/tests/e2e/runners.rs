@@ -1,13 +1,13 @@
 //! Runners that hear by webhook what people decide.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
-use crate::fanfare::{DataDir, Fanfare, command};
+use crate::fanfare::{DataDir, Fanfare, command, until};
 
 const SECRET: &str = "what-signs-the-webhooks-of-a-test";
 
@@ -39,14 +39,6 @@ fn waiting(server: &Fanfare, id: &str) -> Vec<Value> {
     reply.json()["commands"].as_array().expect("commands").clone()
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn a_runner_is_told_by_webhook_until_it_has_answered() {
     let attempts = AtomicU64::new(0);
@@ -56,10 +48,10 @@ fn a_runner_is_told_by_webhook_until_it_has_answered() {
     });
     let server = start(&backend, &DataDir::new());
     approve(&server, "r");
-    until("the command has arrived", || waiting(&server, "r").is_empty());
+    until(PATIENCE, "the command has arrived", || waiting(&server, "r").is_empty());
     let stop = server.post("/api/v1/runs/r/control", r#"{"verb":"pause"}"#);
     assert_eq!(stop.status, 202, "{}", stop.body);
-    until("and the next one", || waiting(&server, "r").is_empty());
+    until(PATIENCE, "and the next one", || waiting(&server, "r").is_empty());
     let told = backend.asked("/hook");
     let verbs: Vec<&Value> = told.iter().map(|told| &told["command"]["verb"]).collect();
     assert_eq!(verbs, ["approve", "approve", "pause"], "the first was refused");
@@ -79,11 +71,11 @@ fn what_a_killed_server_could_not_tell_its_successor_does() {
     let deaf = Backend::start(|_, _| (503, String::new()));
     let server = start(&deaf, &data);
     approve(&server, "r");
-    until("it has been tried", || !deaf.asked("/hook").is_empty());
+    until(PATIENCE, "it has been tried", || !deaf.asked("/hook").is_empty());
     // Going out of scope, it is killed.
     drop(server);
     let backend = Backend::start(|_, _| (200, "ok".to_owned()));
     let server = start(&backend, &data);
-    until("the command has arrived", || waiting(&server, "r").is_empty());
+    until(PATIENCE, "the command has arrived", || waiting(&server, "r").is_empty());
     assert_eq!(backend.asked("/hook")[0]["command"]["verb"], "approve");
 }

@@ -1,10 +1,10 @@
 //! Listeners, origins, figures and the end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::fanfare::{Fanfare, Reply, agent};
+use crate::fanfare::{Fanfare, Reply, agent, until};
 use crate::watcher::Watcher;
 
 #[test]
@@ -50,14 +50,10 @@ fn health_has_the_shape_that_probes_read() {
     let server = Fanfare::start(&[]);
     let _socket = Watcher::connect(server.api(), "/socket.io/", "/");
     // It comes into the dashboard right after it was greeted.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let health = loop {
-        let health = server.get("/health").json();
-        if health["checks"]["socketio_manager"]["rooms"] != 1 || Instant::now() > deadline {
-            break health;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    until(Duration::from_secs(60), "it is in the dashboard", || {
+        server.get("/health").json()["checks"]["socketio_manager"]["rooms"] != 1
+    });
+    let health = server.get("/health").json();
     assert_eq!(health["status"], "healthy");
     assert_eq!(health["service"], "socketio");
     let connections = json!({ "log_connections": 0, "admin_connections": 0, "total_connections": 1 });

@@ -4,14 +4,14 @@ use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use sio_client::args::One;
 use sio_client::{Client, Notice, Options, Transports};
 
-use crate::fanfare::{Fanfare, command};
+use crate::fanfare::{Fanfare, command, until};
 
 /// How many stay silent.
 const CROWD: usize = 10_000;
@@ -58,15 +58,6 @@ fn gauge(server: &Fanfare, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("{name} is not in {metrics}")).parse().expect("a number")
 }
 
-/// Looks until something holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "in time: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// Waits for the end of a connection, whatever is said before.
 fn ends(mut stream: TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
@@ -98,17 +89,19 @@ async fn ten_thousand_connections_that_never_speak_disturb_nobody_and_go_when_th
         let server = looked_at;
         let is_answered_still = |what: &str| {
             let before = answered.load(Ordering::Relaxed);
-            until(what, || answered.load(Ordering::Relaxed) >= before + 3);
+            until(PATIENCE, what, || answered.load(Ordering::Relaxed) >= before + 3);
         };
         is_answered_still("the witness is answered");
         let address = server.api().trim_start_matches("http://");
         let crowd: Vec<TcpStream> =
             (0..CROWD).map(|_| TcpStream::connect(address).expect("a connection")).collect();
-        until("all are counted", || gauge(&server, "fanfare_tcp_connections") >= CROWD as u64);
+        until(PATIENCE, "all are counted", || gauge(&server, "fanfare_tcp_connections") >= CROWD as u64);
         is_answered_still("the witness is answered beside the crowd");
         crowd.into_iter().for_each(ends);
         // The witness, and whoever looks.
-        until("those that went are counted no more", || gauge(&server, "fanfare_tcp_connections") <= 4);
+        until(PATIENCE, "those that went are counted no more", || {
+            gauge(&server, "fanfare_tcp_connections") <= 4
+        });
         is_answered_still("the witness is answered when they have gone");
         is_over.store(true, Ordering::Relaxed);
     });
