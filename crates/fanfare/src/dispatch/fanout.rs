@@ -1,6 +1,9 @@
 //! Owns how an event reaches the sockets: which namespaces, which rooms, and what each of them gets to read.
 //! Does not keep anything. Invariant: an event reaches one socket once, however many of its rooms it is in.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use engine::{Broadcaster, Server};
 use hub::event::{Audience, Event, Shape};
 use hub::room::{RoomKind, RoomName};
@@ -12,45 +15,70 @@ use crate::filters::Filters;
 /// The namespaces that share the rooms.
 pub(crate) const ROOM_NAMESPACES: [&str; 2] = ["/", "/ws"];
 
-/// One event on its way.
-pub(super) struct Delivery<'a> {
-    pub(super) event: &'a Event,
+/// One event on its way to the sockets of this process.
+pub(super) struct Delivery {
+    pub(super) event: Arc<Event>,
     pub(super) audience: Audience,
-    pub(super) rooms: &'a [RoomName],
-    pub(super) placed: &'a [Placed],
+    pub(super) rooms: Vec<RoomName>,
+    /// Where it was put in those of its rooms that keep it.
+    pub(super) placed: Vec<Placed>,
     /// Sockets that do not get it, by room or id.
-    pub(super) except: &'a [RoomName],
+    pub(super) except: Vec<RoomName>,
+    /// Whoever is slow may miss it.
     pub(super) is_volatile: bool,
     /// Not for those who come back later.
     pub(super) is_transient: bool,
-    /// Who wants what of these rooms.
-    pub(super) filters: &'a Filters,
     /// `None`: it is not kept.
     pub(super) order: Option<u64>,
 }
 
+impl Delivery {
+    /// An event that is not kept, or not yet. `away_max`: how long a lost socket may come back.
+    pub(super) fn new(
+        event: Arc<Event>,
+        audience: Audience,
+        rooms: Vec<RoomName>,
+        except: Vec<RoomName>,
+        is_volatile: bool,
+        away_max: Duration,
+    ) -> Self {
+        // What is of no use any more by the time somebody may still come back is not given back to anybody.
+        let is_transient = event.expires_at.is_some_and(|end| is_volatile || end.since(event.at) < away_max);
+        let is_volatile = is_volatile && event.expires_at.is_none();
+        Self { event, audience, rooms, placed: Vec::new(), except, is_volatile, is_transient, order: None }
+    }
+
+    /// The same as it was kept: its order, and where it was put.
+    pub(super) fn placed_at(self, place: Option<(u64, Vec<Placed>)>) -> Self {
+        match place {
+            Some((order, placed)) => Self { order: Some(order), placed, ..self },
+            None => self,
+        }
+    }
+}
+
 /// Sends an event to everyone it is for.
-pub(super) async fn send(server: &Server, delivery: &Delivery<'_>) {
+pub(super) async fn send(server: &Server, filters: &Filters, delivery: &Delivery) {
     let namespace = match delivery.audience {
-        Audience::Rooms => return send_to_rooms(server, delivery).await,
+        Audience::Rooms => return send_to_rooms(server, filters, delivery).await,
         Audience::Root => "/",
         Audience::Ws => "/ws",
         Audience::Logs => "/logs",
         Audience::Admin => "/admin",
     };
-    let everyone = flagged(server.of(namespace), delivery).to(names(delivery.rooms));
+    let everyone = flagged(server.of(namespace), filters, delivery).to(names(&delivery.rooms));
     if everyone.is_wanted() {
-        emit(&everyone, delivery.event, &delivery.event.argument(None, None)).await;
+        emit(&everyone, &delivery.event, &delivery.event.argument(None, None)).await;
     }
 }
 
-async fn send_to_rooms(server: &Server, delivery: &Delivery<'_>) {
+async fn send_to_rooms(server: &Server, filters: &Filters, delivery: &Delivery) {
     // Where the members of each room are that want it.
-    let reach = delivery.filters.reach(delivery.event, delivery.rooms);
+    let reach = filters.reach(&delivery.event, &delivery.rooms);
     if delivery.event.shape == Shape::Flat {
         // All read the same.
         let names: Vec<&str> = reach.iter().flatten().map(|name| &**name).collect();
-        return send_to_members(server, delivery, &names, &[], None).await;
+        return send_to_members(server, filters, delivery, &names, &[], None).await;
     }
     // The dashboard mirrors: it shows an event as the room has it where that belongs.
     let (mirrors, mains): (Vec<_>, Vec<_>) = delivery
@@ -63,11 +91,11 @@ async fn send_to_rooms(server: &Server, delivery: &Delivery<'_>) {
         let names = names.iter().map(|name| &**name);
         if nth == 0 {
             let members: Vec<&str> = names.clone().chain(told.iter().copied()).collect();
-            send_to_members(server, delivery, &members, &[], Some(room)).await;
+            send_to_members(server, filters, delivery, &members, &[], Some(room)).await;
         } else {
             // Those who are in an earlier one, or in a mirror, have it already.
             let members: Vec<&str> = names.clone().collect();
-            send_to_members(server, delivery, &members, &told, Some(room)).await;
+            send_to_members(server, filters, delivery, &members, &told, Some(room)).await;
         }
         told.extend(names);
     }
@@ -77,7 +105,8 @@ async fn send_to_rooms(server: &Server, delivery: &Delivery<'_>) {
 /// in `shown` get to read.
 async fn send_to_members(
     server: &Server,
-    delivery: &Delivery<'_>,
+    filters: &Filters,
+    delivery: &Delivery,
     rooms: &[&str],
     others: &[&str],
     shown: Option<&RoomName>,
@@ -91,13 +120,13 @@ async fn send_to_members(
         let placed = |room: &&RoomName| delivery.placed.iter().find(|placed| placed.room == **room);
         let position = || shown.as_ref().and_then(placed).and_then(|placed| placed.position);
         let argument = argument.get_or_insert_with(|| delivery.event.argument(shown, position()));
-        let members = flagged(server.of(namespace), delivery).to(rooms).except(others);
-        emit(&members, delivery.event, argument).await;
+        let members = flagged(server.of(namespace), filters, delivery).to(rooms).except(others);
+        emit(&members, &delivery.event, argument).await;
     }
 }
 
-fn flagged(broadcaster: Broadcaster, delivery: &Delivery<'_>) -> Broadcaster {
-    let broadcaster = broadcaster.except(delivery.filters.names_of(delivery.except));
+fn flagged(broadcaster: Broadcaster, filters: &Filters, delivery: &Delivery) -> Broadcaster {
+    let broadcaster = broadcaster.except(filters.names_of(&delivery.except));
     let broadcaster = match delivery.order {
         Some(order) => broadcaster.order(order),
         None => broadcaster,

@@ -9,6 +9,7 @@
 
 mod fanout;
 mod ids;
+mod outlet;
 mod recent;
 mod records;
 mod turn;

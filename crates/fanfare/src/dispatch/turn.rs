@@ -2,34 +2,27 @@
 //! Does not know what rules mean. Invariant: one batch is through before the next begins.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::Restored;
 use hub::event::{Audience, Event, EventId, Position};
 use hub::outgoing::Outgoing;
-use hub::policy::Delivery;
-use hub::room::RoomName;
+use hub::policy::Delivery as Keeping;
 use hub::store::{
     Append, Change, Commit, IdempotencyKey, Outcome, Placed, Placement, Record, RecordKey, Repeated,
     StoreFault,
 };
 use hub::time::Timestamp;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use super::fanout::{self, Delivery as Sending};
+use super::fanout::Delivery;
 use super::ids::Ids;
-use super::recent::{Recent, Sent};
-use super::{
-    Attached, Attachment, Committed, Decision, DueRule, Next, Operation, Replay, Returning, Rule, Shared,
-};
+use super::outlet::Outlet;
+use super::{Attachment, Committed, Decision, DueRule, Next, Operation, Rule, Shared};
 use crate::codes::{Code, Fault};
 use crate::event::now;
-use crate::filters::Channel;
 
 /// Operations taken at once. 2,048: a transaction of that many events takes some 20 ms; more would only wait longer.
 const BATCH_MAX: usize = 2_048;
@@ -74,11 +67,7 @@ enum Step {
 
 /// An event with its id and moment.
 struct Prepared {
-    event: Arc<Event>,
-    audience: Audience,
-    rooms: Vec<RoomName>,
-    except: Vec<RoomName>,
-    is_volatile: bool,
+    delivery: Delivery,
     /// Index among the commit's appends, if it is kept.
     append: Option<usize>,
 }
@@ -94,8 +83,8 @@ struct KeptAnswer {
 
 pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operation>) {
     let mut dispatch = Dispatch {
+        outlet: Outlet::new(shared.clone()),
         shared,
-        recent: Recent::default(),
         next_due: None,
         again: Vec::new(),
         ids: Ids::default(),
@@ -128,7 +117,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operati
 
 struct Dispatch {
     shared: Arc<Shared>,
-    recent: Recent,
+    outlet: Outlet,
     /// When the next record wants attention.
     next_due: Option<Timestamp>,
     /// Operations that met a conflict.
@@ -155,7 +144,7 @@ impl Dispatch {
             Ok(found) => found,
             Err(fault) => {
                 self.fail(changings, &fault);
-                self.attach_all(attachments.into_iter().map(|(_, attach)| attach).collect()).await;
+                self.outlet.attach_all(attachments.into_iter().map(|(_, attach)| attach).collect()).await;
                 return;
             }
         };
@@ -255,7 +244,7 @@ impl Dispatch {
             return Step::Commit { changing, index: None, events, answer };
         }
         let kept_answer = || KeptAnswer {
-            ids: events.iter().map(|prepared| prepared.event.id.to_string()).collect(),
+            ids: events.iter().map(|prepared| prepared.delivery.event.id.to_string()).collect(),
             appends: events.iter().map(|prepared| prepared.append).collect(),
             answer: answer.clone(),
         };
@@ -286,7 +275,7 @@ impl Dispatch {
         // The rooms of other audiences are channels, which keep nothing.
         for room in rooms.iter().filter(|_| !volatile && audience == Audience::Rooms) {
             let policy = self.shared.policies.of(room);
-            if policy.delivery != Delivery::Volatile {
+            if policy.delivery != Keeping::Volatile {
                 placements.push(Placement {
                     room: room.clone(),
                     delivery: policy.delivery,
@@ -298,7 +287,9 @@ impl Dispatch {
             appends.push(Append { event: event.clone(), audience, placements, key });
             appends.len() - 1
         });
-        Prepared { event: Arc::new(event), audience, rooms, except, is_volatile: volatile, append }
+        let away_max = self.shared.away_max;
+        let delivery = Delivery::new(Arc::new(event), audience, rooms, except, volatile, away_max);
+        Prepared { delivery, append }
     }
 
     /// Sends out and answers, in order.
@@ -311,7 +302,7 @@ impl Dispatch {
         for step in steps {
             // Those that follow each other wait for the shards together.
             if !matches!(step, Step::Attach(_)) {
-                self.attach_all(std::mem::take(&mut attaching)).await;
+                self.outlet.attach_all(std::mem::take(&mut attaching)).await;
             }
             match step {
                 Step::Attach(attachment) => attaching.push(attachment),
@@ -355,7 +346,7 @@ impl Dispatch {
                 }
             }
         }
-        self.attach_all(attaching).await;
+        self.outlet.attach_all(attaching).await;
     }
 
     async fn send_out(
@@ -366,189 +357,12 @@ impl Dispatch {
     ) -> Committed {
         let mut committed = Committed { ids: Vec::new(), placed: Vec::new(), answer, is_repetition: false };
         for prepared in events {
-            let (order, placed) = match prepared.append.and_then(|index| placed.get_mut(index)) {
-                Some((order, placed)) => (Some(*order), std::mem::take(placed)),
-                None => (None, Vec::new()),
-            };
-            let sending = Sending {
-                event: &prepared.event,
-                audience: prepared.audience,
-                rooms: &prepared.rooms,
-                placed: &placed,
-                except: &prepared.except,
-                is_volatile: prepared.is_volatile && prepared.event.expires_at.is_none(),
-                // What is of no use any more by the time somebody may still come back is not given back to anybody.
-                is_transient: prepared.event.expires_at.is_some_and(|end| {
-                    prepared.is_volatile || end.since(prepared.event.at) < self.shared.away_max
-                }),
-                filters: &self.shared.filters,
-                order,
-            };
-            fanout::send(&self.shared.server, &sending).await;
-            committed.ids.push(prepared.event.id);
-            committed.placed.push(placed.clone());
-            if let Some(order) = order {
-                self.shared.sent_order.store(order, Ordering::Release);
-                self.recent.push(Sent { order, event: prepared.event, placed });
-            }
+            let place = prepared.append.and_then(|index| placed.get_mut(index)).map(std::mem::take);
+            committed.ids.push(prepared.delivery.event.id);
+            committed.placed.push(place.as_ref().map(|(_, placed)| placed.clone()).unwrap_or_default());
+            self.outlet.send(prepared.delivery.placed_at(place)).await;
         }
         committed
-    }
-
-    /// Lets watchers join, all of them together: each gets what it needs from the log, then its place in the room.
-    async fn attach_all(&mut self, attachments: Vec<Attachment>) {
-        let mut joining: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = Vec::new();
-        for attach in attachments {
-            let (socket, room, channel, replay, reply) = match attach {
-                Attachment::Join { socket, room, channel, replay, reply } => {
-                    (socket, room, channel, replay, reply)
-                }
-                Attachment::Restore(returning) => {
-                    joining.extend(self.begin_restore(*returning).await);
-                    continue;
-                }
-            };
-            let outcome = self.replay(&socket, &room, channel.as_deref(), replay).await;
-            match outcome {
-                Ok(attached) => {
-                    joining.push(Box::pin(async move {
-                        // Nobody waits any more: the caller has gone.
-                        let name = channel.as_deref().map_or(room.as_str(), Channel::name);
-                        let _ = reply.send(match socket.join_waiting(name).await {
-                            engine::Joined::TooManyRooms { max } => Err(Fault::new(
-                                Code::TooManyRooms,
-                                format!("a socket may be in {max} rooms; leave another one first"),
-                            )),
-                            // A socket that has gone hears nothing, whatever it is told.
-                            engine::Joined::Done | engine::Joined::Gone => Ok(attached),
-                        });
-                    }));
-                }
-                Err(fault) => {
-                    let _ = reply.send(Err(fault));
-                }
-            }
-        }
-        futures_util::future::join_all(joining).await;
-    }
-
-    /// Completes what a socket missed, and begins to give it back: in this turn, so that what is sent later finds it.
-    async fn begin_restore(
-        &self,
-        mut returning: Returning,
-    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let sent = self.shared.sent_order.load(Ordering::Acquire);
-        if returning.read_order < self.recent.since() {
-            // The read is older than what is held here: rare, so the store is simply asked again.
-            let names = returning.rooms.iter().map(|(room, _)| room.clone()).collect();
-            let reading = self.shared.store.read_after_order(names, returning.read_order, BATCH_MAX).await;
-            match reading.map_err(Fault::from).and_then(|more| more.ok_or_else(|| super::gone(BATCH_MAX))) {
-                // This turn's events are in the store already, and those behind this step are sent out after it.
-                Ok(more) => returning.missed.extend(more.into_iter().filter(|kept| kept.order <= sent)),
-                Err(fault) => {
-                    returning.request.refuse();
-                    let _ = returning.reply.send(Err(fault));
-                    return None;
-                }
-            }
-        } else {
-            let rooms = returning.rooms.iter().map(|(room, _)| room);
-            returning.missed.extend(self.recent.of(returning.read_order, rooms));
-        }
-        let now = now();
-        let mut restored = Restored::new(returning.sid, sent);
-        let mut last = None;
-        for kept in &returning.missed {
-            // An event of several of its rooms comes once for each, one after the other.
-            if last == Some(kept.order) || !returning.has_missed(kept) || kept.event.is_expired(now) {
-                continue;
-            }
-            last = Some(kept.order);
-            let argument = kept.event.argument(Some(&kept.room), kept.position);
-            match returning.request.missed(kept.order, &kept.event.name, &engine::One(&*argument)) {
-                Ok(missed) => restored.missed.push(missed),
-                Err(error) => {
-                    tracing::warn!(event = &*kept.event.name, %error, "an event cannot be sent again")
-                }
-            }
-        }
-        restored.rooms = returning.names();
-        restored.state = Some(returning.state);
-        let (request, reply) = (returning.request, returning.reply);
-        Some(Box::pin(async move {
-            let outcome = request.restore(restored).await;
-            let outcome = outcome.map_err(|fault| Fault::new(Code::Busy, fault.to_string()));
-            let _ = reply.send(outcome);
-        }))
-    }
-
-    /// Gives a socket what it asked for of a log, up to what has been sent out.
-    async fn replay(
-        &mut self,
-        socket: &engine::Socket,
-        room: &RoomName,
-        channel: Option<&Channel>,
-        replay: Replay,
-    ) -> Result<Attached, Fault> {
-        let now = now();
-        let is_wanted =
-            |event: &Event| !event.is_expired(now) && channel.is_none_or(|channel| channel.lets_pass(event));
-        let (read_order, mut position, events) = match replay {
-            Replay::Nothing(page) => {
-                let position = Position { epoch: page.epoch, seq: page.last_seq };
-                let position = self
-                    .recent
-                    .after(page.order, room)
-                    .filter_map(|(_, position)| position)
-                    .last()
-                    .unwrap_or(position);
-                return Ok(Attached { position: Some(position), replayed: 0 });
-            }
-            Replay::Log(page) => {
-                (page.order, Some(Position { epoch: page.epoch, seq: page.last_seq }), page.events)
-            }
-            Replay::Latest(events, order) => (order, None, events),
-        };
-        let mut replayed = 0;
-        // Of what was read, whoever read it has left out what is not wanted.
-        for kept in &events {
-            let argument = kept.event.argument(Some(room), kept.position);
-            give(socket, &kept.event, &argument, kept.order).await;
-            replayed += 1;
-        }
-        if read_order < self.recent.since() {
-            // The read is older than what is held here: rare, so the store is simply asked again.
-            let since = events.last().map_or(read_order, |kept| kept.order.max(read_order));
-            let missing = self.shared.store.read_after_order(vec![room.clone()], since, BATCH_MAX);
-            let missing = missing.await?;
-            let Some(missing) = missing else {
-                return Err(Fault::new(Code::Busy, "the room's log moves faster than it can be replayed"));
-            };
-            let sent = self.shared.sent_order.load(Ordering::Acquire);
-            // What this turn has committed and not sent out yet comes by itself.
-            for kept in missing.into_iter().take_while(|kept| kept.order <= sent) {
-                position = kept.position.or(position);
-                if is_wanted(&kept.event) {
-                    let argument = kept.event.argument(Some(room), kept.position);
-                    give(socket, &kept.event, &argument, kept.order).await;
-                    replayed += 1;
-                }
-            }
-        } else {
-            let missing: Vec<(Arc<Event>, Option<Position>, u64)> = self
-                .recent
-                .after(read_order, room)
-                .map(|(sent, position)| (sent.event.clone(), position, sent.order))
-                .collect();
-            for (event, at, order) in missing {
-                position = at.or(position);
-                if is_wanted(&event) {
-                    give(socket, &event, &event.argument(Some(room), at), order).await;
-                    replayed += 1;
-                }
-            }
-        }
-        Ok(Attached { position, replayed })
     }
 
     fn fail(&self, changings: Vec<Changing>, fault: &StoreFault) {
@@ -619,13 +433,6 @@ fn due_operation(key: RecordKey, rule: DueRule) -> Operation {
 
 fn due_of(change: &Change) -> Option<Timestamp> {
     change.state.as_ref()?.due_at
-}
-
-async fn give(socket: &engine::Socket, event: &Event, argument: &RawValue, order: u64) {
-    let flags = engine::Flags { order: engine::Order::Replay(order), ..engine::Flags::default() };
-    if let Err(error) = socket.emit_args_waiting(&event.name, &engine::One(argument), flags).await {
-        tracing::debug!(?socket, %error, "a socket could not be given what it missed");
-    }
 }
 
 fn answer(reply: Reply, outcome: Result<Committed, Fault>) {
