@@ -295,7 +295,7 @@ impl Dispatch {
             }
         }
         let append = (!placements.is_empty()).then(|| {
-            appends.push(Append { event: event.clone(), audience, placements, key });
+            appends.push(Append { event: event.clone(), audience, placements, key, route: None });
             appends.len() - 1
         });
         Prepared { event: Arc::new(event), audience, rooms, except, is_volatile: volatile, append }
