@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine-core", &["eio-proto", "sio-proto", "ws-proto"]),
     ("hub", &[]),
     ("auth", &["hub"]),
+    ("bus", &["hub", "store-redis"]),
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
     ("store-redis", &["hub"]),
     ("store-sqlite", &["hub"]),

@@ -71,8 +71,11 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "redis",
-        about: "the store in Redis: alone, behind Sentinels, in a Cluster; kills and failovers",
-        commands: &[&["cargo", "test", "-p", "store-redis", "--locked", "--", "--include-ignored"]],
+        about: "the store in Redis and the bus: alone, behind Sentinels, in a Cluster; kills and failovers",
+        commands: &[
+            &["cargo", "test", "-p", "store-redis", "--locked", "--", "--include-ignored"],
+            &["cargo", "test", "-p", "bus", "--locked", "--", "--include-ignored"],
+        ],
         environment: &[],
     },
     Step {

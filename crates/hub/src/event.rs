@@ -73,7 +73,7 @@ pub enum Shape {
 }
 
 /// Namespaces whose sockets share the rooms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Audience {
     /// The members of the rooms in `/` and `/ws`: one vocabulary on both.

@@ -175,6 +175,20 @@ pub struct Append {
     /// What "the newest of each" means in rooms of [`Delivery::Latest`], beside the event's name; empty if it has no
     /// key.
     pub key: Box<str>,
+    /// Whom else the event is told, by stores that tell other servers; the others ignore it. `None` where nobody else
+    /// listens.
+    pub route: Option<Route>,
+}
+
+/// What other servers must know of an event that is kept, beside the event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The number of the server that publishes it.
+    pub origin: u16,
+    /// All rooms it goes to, in their order, each once: also those that keep nothing.
+    pub rooms: Vec<RoomName>,
+    /// Rooms whose members do not get it.
+    pub except: Vec<RoomName>,
 }
 
 /// The same request again is known by this.

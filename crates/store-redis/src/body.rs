@@ -90,9 +90,7 @@ pub(crate) fn decode_answer(value: &[u8]) -> Result<Repeated, Failure> {
     for _ in 0..reader.u32()? {
         let mut of_append = Vec::new();
         for _ in 0..reader.u32()? {
-            let length = usize::from(u16::from_be_bytes(reader.array()?));
-            let room = RoomName::parse(text(reader.take(length)?)?)
-                .map_err(|fault| Failure::Damaged(format!("a room's name: {fault}")))?;
+            let room = reader.name()?;
             let (epoch, seq) = (reader.u64()?, reader.u64()?);
             of_append.push(Placed { room, position: (epoch != 0).then_some(Position { epoch, seq }) });
         }
@@ -143,6 +141,10 @@ impl<'a> Reader<'a> {
         Ok(u8::from_be_bytes(self.array()?))
     }
 
+    pub(crate) fn u16(&mut self) -> Result<u16, Failure> {
+        Ok(u16::from_be_bytes(self.array()?))
+    }
+
     pub(crate) fn u32(&mut self) -> Result<u32, Failure> {
         Ok(u32::from_be_bytes(self.array()?))
     }
@@ -155,6 +157,13 @@ impl<'a> Reader<'a> {
     pub(crate) fn text(&mut self) -> Result<&'a str, Failure> {
         let length = self.u32()? as usize;
         text(self.take(length)?)
+    }
+
+    /// A room's name behind its length, which has two bytes.
+    pub(crate) fn name(&mut self) -> Result<RoomName, Failure> {
+        let length = usize::from(self.u16()?);
+        RoomName::parse(text(self.take(length)?)?)
+            .map_err(|fault| Failure::Damaged(format!("a room's name: {fault}")))
     }
 
     pub(crate) fn format(&mut self, known: u8) -> Result<(), Failure> {

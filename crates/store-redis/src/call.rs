@@ -6,13 +6,13 @@
 //! without copying. Both are read from the front:
 //!
 //! ```text
-//! numbers  now | turn | known order | publishes | rooms | of each: candidate epoch, has a log, has a latest | retentions |
+//! numbers  now | turn | known order | rooms | of each: candidate epoch, has a log, has a latest | retentions |
 //!          events, bytes and age of each | records | has a key | commits | for each: numbers that follow | texts that
 //!          follow | changes | appends | has a key | for each change: has a state | for each append: bytes | at | has a
-//!          latest | placements | for each: room | delivery | retention
+//!          latest | is published | placements | for each: room | delivery | retention
 //! texts    names of the rooms | kind:id of the records | for each commit: if it has a key: its name, the answer | for
 //!          each change: kind:id | expected version or nothing | the record if it has a state | for each append: the
-//!          event | if it has a latest: by what name
+//!          event | if it has a latest: by what name | if it is published: its envelope, see `bus.rs`
 //! ```
 
 use std::borrow::Cow;
@@ -26,6 +26,7 @@ use hub::store::{Append, Change, Commit, Outcome, Placed, RecordKey, event_bytes
 use hub::time::Timestamp;
 
 use crate::body;
+use crate::bus;
 use crate::fault::Failure;
 use crate::msgpack::{self, Value};
 use crate::record;
@@ -47,8 +48,8 @@ impl Bounds {
         let mut count = 0;
         for commit in commits {
             steps += 1 + commit.changes.len();
-            // An event in two rooms is two steps.
-            steps += commit.appends.iter().map(|append| append.placements.len().max(1)).sum::<usize>();
+            // An event in two rooms is two steps, and so is one that two rooms are told of.
+            steps += commit.appends.iter().map(rooms_of).sum::<usize>();
             bytes += bytes_of(commit);
             if count > 0 && (steps > self.steps_max || bytes > self.bytes_max) {
                 break;
@@ -60,9 +61,15 @@ impl Bounds {
 }
 
 fn bytes_of(commit: &Commit) -> usize {
-    let texts = |append: &Append| append.event.data.get().len() * append.placements.len().max(1);
+    let texts = |append: &Append| append.event.data.get().len() * rooms_of(append);
     let states = |change: &Change| change.state.as_ref().map_or(0, |state| state.json.len());
     commit.appends.iter().map(texts).sum::<usize>() + commit.changes.iter().map(states).sum::<usize>()
+}
+
+/// In how many rooms an event makes work; at least one.
+fn rooms_of(append: &Append) -> usize {
+    let told = append.route.as_ref().map_or(0, |route| route.rooms.len());
+    append.placements.len().max(told).max(1)
 }
 
 /// What is the same for a whole call.
@@ -74,7 +81,7 @@ pub(crate) struct Heading {
     pub(crate) turn: u64,
     /// The newest order that this writer was ever told.
     pub(crate) known: u64,
-    /// Whether events are published to those who listen.
+    /// Whether events that have a route are published to those who listen.
     pub(crate) publishes: bool,
 }
 
@@ -102,6 +109,7 @@ struct Draft<'a> {
     retentions: Vec<Retention>,
     records: BTreeSet<&'a RecordKey>,
     has_key: bool,
+    publishes: bool,
 }
 
 /// A room, and what a call puts into it.
@@ -122,13 +130,14 @@ impl<'a> Call<'a> {
             retentions: Vec::new(),
             records: BTreeSet::new(),
             has_key: false,
+            publishes: heading.publishes,
         };
         for commit in commits {
             draft.commit(commit);
         }
-        let Heading { now, turn, known, publishes } = heading;
+        let Heading { now, turn, known, publishes: _ } = heading;
         let flag = |is: bool| f64::from(u8::from(is));
-        let mut numbers = vec![now.0 as f64, turn as f64, known as f64, flag(publishes)];
+        let mut numbers = vec![now.0 as f64, turn as f64, known as f64];
         numbers.push(draft.names.len() as f64);
         for Use { has_log, has_latest, .. } in &draft.names {
             numbers.extend([epoch(random, now) as f64, flag(*has_log), flag(*has_latest)]);
@@ -224,15 +233,20 @@ impl<'a> Draft<'a> {
         let kept: Vec<_> =
             append.placements.iter().filter(|placement| placement.delivery != Delivery::Volatile).collect();
         let has_latest = kept.iter().any(|placement| placement.delivery == Delivery::Latest);
+        let route = append.route.as_ref().filter(|_| self.publishes);
         self.numbers.extend([
             event_bytes(&append.event) as f64,
             append.event.at.0 as f64,
             f64::from(u8::from(has_latest)),
+            f64::from(u8::from(route.is_some())),
             kept.len() as f64,
         ]);
         self.texts.push(Cow::Owned(body::encode_event(&append.event, append.audience)));
         if has_latest {
             self.texts.push(Cow::Owned(body::latest_field(append)));
+        }
+        if let Some(route) = route {
+            self.texts.push(Cow::Owned(bus::encode_envelope(route)));
         }
         for placement in kept {
             let room = *self.rooms.entry(&placement.room).or_insert_with(|| {
@@ -282,12 +296,13 @@ fn short() -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hub::store::Route;
     use testkit::contract::sample::{
         NOW, change, event, events, job, key, latest, logged, placed, room, state,
     };
 
     fn heading() -> Heading {
-        Heading { now: NOW, turn: 1, known: 0, publishes: false }
+        Heading { now: NOW, turn: 1, known: 0, publishes: true }
     }
 
     #[test]
@@ -310,12 +325,14 @@ mod tests {
             placed(event("a", "1"), &[("tasks", Delivery::Log), ("x", Delivery::Volatile)]),
             latest("metrics", "k", event("b", "2")),
         ];
-        let last = events(vec![logged("tasks", event("c", "3"))]);
+        let mut told = logged("tasks", event("c", "3"));
+        told.route = Some(Route { origin: 7, rooms: vec![room("tasks"), room("other")], except: vec![] });
+        let last = events(vec![told]);
         let call = Call::encode(heading(), &[&both, &last], &RandomState::new());
         let numbers = msgpack::decode(&call.numbers).unwrap().into_list().unwrap();
         let mut numbers = numbers.into_iter().map(|number| number.into_number().unwrap());
-        let head: Vec<u64> = numbers.by_ref().take(4).collect();
-        assert_eq!(head, [NOW.0, 1, 0, 0]);
+        let head: Vec<u64> = numbers.by_ref().take(3).collect();
+        assert_eq!(head, [NOW.0, 1, 0]);
         assert_eq!(numbers.next(), Some(2), "rooms that something is kept for");
         for uses in [[1, 0], [0, 1]] {
             let room: Vec<u64> = numbers.by_ref().take(3).collect();
@@ -324,12 +341,28 @@ mod tests {
         }
         assert_eq!(numbers.by_ref().nth(3), Some(1_000_000_000_000), "one retention, its age last");
         let rest: Vec<u64> = numbers.collect();
-        // One record, a key and two commits; the first has 18 numbers and 8 texts.
-        assert_eq!(rest[..8], [1, 1, 2, 18, 8, 1, 2, 1]);
-        assert_eq!(rest[rest.len() - 12..], [10, 1, 0, 1, 0, 2, NOW.0, 0, 1, 1, 0, 1]);
-        assert_eq!(call.texts.len(), 2 + 1 + 8 + 1);
+        // One record, a key and two commits; the first has 20 numbers and 8 texts.
+        assert_eq!(rest[..8], [1, 1, 2, 20, 8, 1, 2, 1]);
+        assert_eq!(rest[rest.len() - 13..], [11, 2, 0, 1, 0, 2, NOW.0, 0, 1, 1, 1, 0, 1]);
+        assert_eq!(call.texts.len(), 2 + 1 + 8 + 2);
         assert_eq!((&*call.texts[0], &*call.texts[2]), (&b"tasks"[..], &b"job:1"[..]));
         assert_eq!(&*call.texts[6], 4_u64.to_be_bytes());
+    }
+
+    #[test]
+    fn what_nobody_is_to_be_told_has_no_envelope() {
+        let mut told = logged("tasks", event("c", "3"));
+        let route = Route { origin: 7, rooms: vec![room("tasks"); 9], except: vec![] };
+        let texts = |append: &Append, publishes| {
+            let commit = events(vec![append.clone()]);
+            Call::encode(Heading { publishes, ..heading() }, &[&commit], &RandomState::new()).texts.len()
+        };
+        assert_eq!((texts(&told, true), texts(&told, false)), (2, 2));
+        told.route = Some(route);
+        assert_eq!((texts(&told, true), texts(&told, false)), (3, 2));
+        let bounds = Bounds { steps_max: 20, bytes_max: 1_000 };
+        let commit = events(vec![told]);
+        assert_eq!(bounds.take([&commit; 9].into_iter()), 2, "who is told counts as work");
     }
 
     #[test]

@@ -61,9 +61,9 @@ impl std::fmt::Display for OpenFault {
 
 impl std::error::Error for OpenFault {}
 
-/// What goes wrong in here.
+/// What goes wrong between us and Redis. The environment's fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// No answer came: whether it was done is not known. May pass.
     Lost(String),
     /// Nothing was done, and may be soon: no connection, a server that loads or is none to write to.
@@ -139,7 +139,8 @@ impl Failure {
     }
 
     /// What happened, as a part of a sentence.
-    pub(crate) fn why(&self) -> String {
+    #[must_use]
+    pub fn why(&self) -> String {
         match self.to_fault() {
             StoreFault::Unavailable(why) | StoreFault::Full(why) | StoreFault::Corrupt(why) => why,
         }

@@ -67,8 +67,7 @@ use tokio::runtime::{Handle, Runtime};
 
 pub use crate::address::Address;
 use crate::call::Bounds;
-use crate::fault::Failure;
-pub use crate::fault::OpenFault;
+pub use crate::fault::{Failure, OpenFault};
 use crate::health::Health;
 use crate::keys::Keys;
 use crate::link::{Link, Terms};
@@ -95,7 +94,8 @@ pub struct Options {
     pub patience: Duration,
     /// Replicas that must have a commit before it is answered. Default 0. More than there are: no commit is answered.
     pub replicas: u32,
-    /// Whether what is kept is published to other servers, see [`bus`]. Default false.
+    /// Whether what is kept is published to other servers if it has a route, see [`bus`]. Default false. Channels know no
+    /// numbers of databases: deployments on one server need prefixes of their own.
     pub publishes: bool,
 }
 

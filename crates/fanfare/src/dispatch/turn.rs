@@ -284,7 +284,7 @@ impl Dispatch {
             }
         }
         let append = (!placements.is_empty()).then(|| {
-            appends.push(Append { event: event.clone(), audience, placements, key });
+            appends.push(Append { event: event.clone(), audience, placements, key, route: None });
             appends.len() - 1
         });
         let away_max = self.shared.away_max;

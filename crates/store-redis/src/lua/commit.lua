@@ -46,7 +46,7 @@ call('EXISTS', base .. 'nothing')
 
 -- The writer's turn: what was done is not done again, and what was given up is not done late.
 
-local now, turn, known, publishes = number(), number(), number(), number()
+local now, turn, known = number(), number(), number()
 local writer = base .. 'writer:' .. ARGV[2]
 local before = call('GET', writer)
 if before then
@@ -136,9 +136,21 @@ local function put_latest(head, bytes, field, body)
   call('ZADD', head.latest_orders, order, field)
 end
 
--- To whoever listens to the room; `bus.rs` reads it. The one place that knows how it is sent.
-local function publish(name, epoch, seq, body)
-  call('PUBLISH', base .. 'room:' .. name, '\1' .. pack('>I8I8I8', order, epoch, seq) .. body)
+-- Where an event was put in one room, as answers and messages have it.
+local function place(name, epoch, seq)
+  return pack('>I2', #name) .. name .. pack('>I8I8', epoch, seq)
+end
+
+-- To whoever listens to a room of the envelope; `bus.rs` writes that and reads the message. Its first four bytes are
+-- those of the message.
+local function publish(envelope, placed, body)
+  local message = sub(envelope, 1, 4) .. pack('>I8I4', order, #placed) .. concat(placed) .. sub(envelope, 5) .. body
+  local count, at = unpack_number('>I4', envelope, 5)
+  for _ = 1, count do
+    local name
+    name, at = unpack_number('>I2c0', envelope, at)
+    call('SPUBLISH', base .. 'room:' .. name, message)
+  end
 end
 
 -- Passes over the oldest of a log for as long as a bound is exceeded.
@@ -291,9 +303,11 @@ local function tell(value) outcomes[#outcomes + 1] = value end
 
 -- Takes one event; where it was put goes into `placed`, if that is wanted.
 local function take_append(placed)
-  local bytes, at, has_latest, count = number(), number(), number(), number()
+  local bytes, at, has_latest, has_envelope, count = number(), number(), number(), number(), number()
   local body = text()
   local field = has_latest == 1 and text()
+  local envelope = has_envelope == 1 and text()
+  local told = envelope and {}
   order = order + 1
   tell(order)
   if placed then placed[#placed + 1] = pack('>I4', count) end
@@ -309,9 +323,10 @@ local function take_append(placed)
     else
       put_latest(head, bytes, field, body)
     end
-    if placed then placed[#placed + 1] = pack('>I2', #head.name) .. head.name .. pack('>I8I8', epoch, seq) end
-    if publishes == 1 then publish(head.name, epoch, seq, body) end
+    if placed then placed[#placed + 1] = place(head.name, epoch, seq) end
+    if told then told[#told + 1] = place(head.name, epoch, seq) end
   end
+  if told then publish(envelope, told, body) end
 end
 
 local function take_commit()

@@ -212,7 +212,7 @@ fn append() -> impl Strategy<Value = Append> {
             event.at = Timestamp(age);
             let placements =
                 rooms.iter().map(|name| Placement { room: room(name), delivery, retention }).collect();
-            Append { event, audience, placements, key }
+            Append { event, audience, placements, key, route: None }
         },
     )
 }

@@ -61,7 +61,8 @@ pub fn placed(event: Event, rooms: &[(&str, Delivery)]) -> Append {
         delivery: *delivery,
         retention: AMPLE,
     });
-    Append { event, audience: Audience::Rooms, placements: placements.collect(), key: "".into() }
+    let placements = placements.collect();
+    Append { event, audience: Audience::Rooms, placements, key: "".into(), route: None }
 }
 
 /// The same with another retention everywhere.

@@ -1,0 +1,103 @@
+//! Owns how a bus is doing, and what it counts. Does not judge.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How a bus is doing.
+#[derive(Clone, Debug)]
+pub struct BusHealth {
+    /// Whether there is a connection on which all channels are subscribed.
+    pub is_connected: bool,
+    /// Whether other nodes are not heard now. Over when a fence has passed.
+    pub deaf: Option<Deaf>,
+    /// How long ago the last fence has passed; `None` if none has yet.
+    pub canary_age: Option<Duration>,
+    /// Whether somebody else has this node's number, so that it must start anew.
+    pub is_superseded: bool,
+    /// Live nodes, this one included.
+    pub nodes: usize,
+    /// What was counted since the start.
+    pub counts: Counts,
+}
+
+/// That other nodes are not heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deaf {
+    /// For how long.
+    pub age: Duration,
+    /// Why.
+    pub why: DeafCause,
+}
+
+/// Why other nodes are not heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeafCause {
+    /// There is no connection, or nothing can be published.
+    NotConnected(String),
+    /// There is a connection, and what was published does not come.
+    NothingComes,
+    /// What was published has come, and whoever reads the feed does not take it.
+    SlowConsumer,
+}
+
+impl fmt::Display for DeafCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeafCause::NotConnected(why) => write!(f, "not connected: {why}"),
+            DeafCause::NothingComes => f.write_str("subscribed, but nothing comes"),
+            DeafCause::SlowConsumer => f.write_str("what comes is not taken in time"),
+        }
+    }
+}
+
+/// What a bus has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that have come and were put into the feed.
+    pub messages_in: u64,
+    /// Messages that were published: each event once for each channel, and what nodes tell each other.
+    pub messages_out: u64,
+    /// Events that have come a second time, by another channel, and were dropped.
+    pub repeats: u64,
+    /// What has come and cannot be read.
+    pub undecodable: u64,
+    /// Connections that broke or were given up.
+    pub cuts: u64,
+    /// How often the feed was full, and what was in it was dropped.
+    pub overflows: u64,
+    /// Questions of other nodes that were dropped because too many waited.
+    pub requests_dropped: u64,
+}
+
+macro_rules! tally {
+    ($($count:ident),*) => {
+        /// The counters, as they are counted.
+        #[derive(Debug, Default)]
+        pub(crate) struct Tally {
+            $(pub(crate) $count: Counter,)*
+        }
+
+        impl Tally {
+            pub(crate) fn counts(&self) -> Counts {
+                Counts { $($count: self.$count.read(),)* }
+            }
+        }
+    };
+}
+
+tally!(messages_in, messages_out, repeats, undecodable, cuts, overflows, requests_dropped);
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
