@@ -338,23 +338,6 @@ impl Shard {
         }
     }
 
-    /// Gives a socket whose recovery failed at the last step new ids and no rooms.
-    pub(crate) fn start_over(&mut self, socket: SocketKey) {
-        let sid = self.make_sid(socket.slot());
-        let pid = self.make_sid(socket.slot());
-        self.leave_all(socket);
-        self.release_names(socket);
-        let since = self.log.as_ref().map_or(0, |log| log.next_seq() - 1);
-        if let Some(entry) = self.sockets.get_mut(socket) {
-            entry.sid = sid;
-            entry.pid = Some(pid);
-            entry.since = since;
-            entry.carried = None;
-            entry.past = None;
-        }
-        self.refresh_members(socket);
-    }
-
     /// A socket loses its link, and waits to be claimed.
     pub(crate) fn lose_socket(&mut self, socket: SocketKey, until: Moment) {
         if let Some(entry) = self.sockets.get_mut(socket) {

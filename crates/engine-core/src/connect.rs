@@ -21,6 +21,8 @@ use crate::socket::{Connecting, Membership, Past, Socket, SocketKey, State, Stay
 /// A socket that has been accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
+    /// Its key: not the one it asked under, if it had been somebody's lost socket and begins anew.
+    pub socket: SocketKey,
     /// Its public id.
     pub sid: Sid,
     /// The secret by which its peer may claim it again. `None` if it cannot be recovered.
@@ -166,8 +168,9 @@ impl Shard {
         self.accept_as(socket, Comeback::Whole)
     }
 
-    /// As [`Shard::accept`], but whoever came to be recovered begins anew, under new ids, in no rooms, and is given nothing
-    /// of what it missed: the application knows that it must not have all of that any more.
+    /// As [`Shard::accept`], but whoever came to be recovered begins anew, under a new key and new ids, in no rooms, and is
+    /// given nothing of what it missed: the application knows that it must not have all of that any more. What it still does
+    /// to the old socket reaches nobody.
     pub fn accept_afresh(&mut self, socket: SocketKey) -> Option<Accepted> {
         self.accept_as(socket, Comeback::Afresh)
     }
@@ -183,29 +186,21 @@ impl Shard {
             return None;
         };
         let session = entry.session;
-        let recovered = match connecting.resume {
+        let (socket, recovered) = match connecting.resume {
             Some(resume) => {
                 self.refresh_members(socket);
                 if comeback == Comeback::Whole && self.replay(socket, resume) {
                     self.counters.sockets_recovered += 1;
-                    true
+                    (socket, true)
                 } else {
-                    // Too much was missed to queue it, or it may not have it: begin anew, under new ids, with no rooms.
+                    // Too much was missed to queue it, or it may not have it.
                     self.counters.recoveries_refused += 1;
-                    self.start_over(socket);
-                    false
+                    (self.start_over(socket, session, &connecting.namespace), false)
                 }
             }
             None => {
-                let namespace = self.intern(&connecting.namespace);
-                if connecting.wants_recovery {
-                    let pid = self.make_sid(socket.slot());
-                    if let Some(entry) = self.sockets.get_mut(socket) {
-                        entry.pid = Some(pid);
-                    }
-                }
-                self.enter_namespace(socket, namespace);
-                false
+                self.begin_life(socket, &connecting.namespace, connecting.wants_recovery);
+                (socket, false)
             }
         };
         let entry = self.sockets.get(socket)?;
@@ -217,7 +212,33 @@ impl Shard {
             entry.connect_by = None;
         }
         self.counters.sockets_connected += 1;
-        Some(Accepted { sid, pid, recovered })
+        Some(Accepted { socket, sid, pid, recovered })
+    }
+
+    /// An accepted socket that nothing is known of gets its secret and its place in the namespace.
+    fn begin_life(&mut self, socket: SocketKey, namespace: &str, wants_recovery: bool) {
+        let namespace = self.intern(namespace);
+        if wants_recovery {
+            let pid = self.make_sid(socket.slot());
+            if let Some(entry) = self.sockets.get_mut(socket) {
+                entry.pid = Some(pid);
+            }
+        }
+        self.enter_namespace(socket, namespace);
+    }
+
+    /// Puts a new socket into the place of one that does not come back after all. Its key is another one: handlers that
+    /// still run for the old one must not reach whoever has come in its place.
+    fn start_over(&mut self, old: SocketKey, session: SessionKey, namespace: &str) -> SocketKey {
+        self.detach_from_session(session, old);
+        self.push_output(Pending::Forgotten { socket: old });
+        self.remove_socket(old);
+        let socket = self.insert_connecting(session, namespace, true);
+        if let Some(entry) = self.sockets.get_mut(socket) {
+            entry.state = State::Connected;
+        }
+        self.begin_life(socket, namespace, true);
+        socket
     }
 
     /// The application turns a socket away: CONNECT_ERROR with `message` and, if given, `data`. The

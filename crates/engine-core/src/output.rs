@@ -52,7 +52,9 @@ pub enum Output<'a> {
         link: LinkKey,
     },
     /// A peer asks to join a namespace. Answer with [`Shard::accept`](crate::Shard::accept) or
-    /// [`Shard::refuse`](crate::Shard::refuse), at once or later. SIO5 "Connection to a namespace".
+    /// [`Shard::refuse`](crate::Shard::refuse), at once or later. A lost socket may be asked about again, under the same key,
+    /// for another peer before the first answer is there: then only the answer to the newest question may be given. SIO5
+    /// "Connection to a namespace".
     Connect {
         /// The socket-to-be.
         socket: SocketKey,
@@ -180,7 +182,8 @@ pub enum Output<'a> {
         /// It may come back under the same key: keep what belongs to it until [`Output::Forgotten`].
         is_recoverable: bool,
     },
-    /// A lost socket was not claimed in time, or was claimed on another shard: drop what belongs to it.
+    /// A lost socket was not claimed in time, was claimed on another shard, or began anew under another key: drop what
+    /// belongs to it.
     Forgotten {
         /// Which socket.
         socket: SocketKey,

@@ -543,7 +543,14 @@ fn whoever_is_accepted_afresh_has_nothing_of_what_was() {
         ? connect a/later * recovering
         ! afresh a/later
         ? accepted a/later
+        ? forgotten a/later'
         a < 40/later,{"sid":"*","pid":"*"}
+        # A handler that still has the old one speaks to nobody, and brings nobody into a room.
+        ! emit a/later' m [1]
+        ? fault *
+        ! join a/later' r
+        ? fault *
+        = rooms-of a/later
         ! cast /later to=r m [2]
         ! emit a/later m [3]
         a < 42/later,["m",3,"*"]

@@ -40,7 +40,7 @@ pub(crate) enum Mail {
     Command(Command),
     /// The verdict of a middleware that had to wait for something.
     Verdict {
-        socket: SocketKey,
+        of: Arc<SocketShared>,
         verdict: Result<(), Refusal>,
     },
     /// A shard claims a lost socket on behalf of one of its sessions.

@@ -387,7 +387,7 @@ impl ShardState {
             Mail::Request(request) => self.handle_request(now, *request),
             Mail::Link(link) => self.handle_link(now, *link),
             Mail::Command(command) => self.handle_command(now, command),
-            Mail::Verdict { socket, verdict } => self.conclude(now, socket, verdict),
+            Mail::Verdict { of, verdict } => self.conclude(&of, verdict),
             Mail::Claim(claim) => self.handle_claim(now, claim),
             Mail::Offered { socket, namespace, holder, offer } => {
                 self.core.handle_offered(now, socket, &namespace, holder, &offer);
@@ -832,8 +832,9 @@ impl ShardState {
         };
         put(&mut self.sockets, socket.slot(), entry);
         if skips || namespace.middlewares.is_empty() {
-            return self.conclude(now, socket, Ok(()));
+            return self.conclude(&shared, Ok(()));
         }
+        let of = shared.clone();
         let request = Arc::new(ConnectRequest { shared, recovering });
         let port = self.port.clone();
         let run = async move {
@@ -849,22 +850,24 @@ impl ShardState {
         let mut run: std::pin::Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>> = Box::pin(run);
         let broken = || Err(Refusal::new("internal error"));
         match contain(&self.server, || poll_once(&self.server, run.as_mut())) {
-            None => self.conclude(now, socket, broken()),
-            Some(Poll::Ready(verdict)) => self.conclude(now, socket, verdict),
+            None => self.conclude(&of, broken()),
+            Some(Poll::Ready(verdict)) => self.conclude(&of, verdict),
             Some(Poll::Pending) => {
                 let running = self.server.control.spawn(run);
                 self.server.control.spawn(async move {
                     // A middleware that panics refuses, rather than leaving its peer without an answer.
                     let verdict = running.await.unwrap_or_else(|_| broken());
-                    let _ = port.send_waiting(Mail::Verdict { socket, verdict }).await;
+                    let _ = port.send_waiting(Mail::Verdict { of, verdict }).await;
                 });
             }
         }
     }
 
-    /// Middlewares have decided.
-    fn conclude(&mut self, _now: Moment, socket: SocketKey, verdict: Result<(), Refusal>) {
-        if self.entry(socket).is_none() {
+    /// Middlewares have decided about a socket-to-be, of whom `of` is what they saw.
+    fn conclude(&mut self, of: &Arc<SocketShared>, verdict: Result<(), Refusal>) {
+        let socket = of.key;
+        // A lost socket may have been asked for again meanwhile: that peer has a verdict of its own to wait for.
+        if self.entry(socket).is_none_or(|entry| !Arc::ptr_eq(&entry.socket.shared, of)) {
             return;
         }
         match verdict {
@@ -876,13 +879,14 @@ impl ShardState {
                 }
             }
             Ok(()) => {
-                let is_afresh = self.entry(socket).is_some_and(|entry| {
-                    entry.socket.shared.is_afresh.load(std::sync::atomic::Ordering::Relaxed)
-                });
+                let is_afresh = of.is_afresh.load(std::sync::atomic::Ordering::Relaxed);
                 let accepted =
                     if is_afresh { self.core.accept_afresh(socket) } else { self.core.accept(socket) };
                 let Some(accepted) = accepted else { return };
-                let Some(Some(entry)) = self.sockets.get_mut(socket.slot()) else { return };
+                if accepted.socket != socket {
+                    self.rename(socket, accepted.socket);
+                }
+                let Some(Some(entry)) = self.sockets.get_mut(accepted.socket.slot()) else { return };
                 entry.is_connected = true;
                 let _ = entry.socket.shared.sid.set(accepted.sid);
                 if let Some(pid) = accepted.pid {
@@ -896,6 +900,31 @@ impl ShardState {
                 }
             }
         }
+    }
+
+    /// A socket begins anew under another key: its connection, state and data go along.
+    fn rename(&mut self, old: SocketKey, new: SocketKey) {
+        let Some(entry) = self.sockets.get_mut(old.slot()).and_then(|slot| slot.take_if(|it| it.key == old))
+        else {
+            return;
+        };
+        let was = &entry.socket.shared;
+        let shared = Arc::new(SocketShared {
+            server: was.server.clone(),
+            port: was.port.clone(),
+            key: new,
+            session: was.session,
+            sid: std::sync::OnceLock::new(),
+            pid: std::sync::OnceLock::new(),
+            namespace: was.namespace.clone(),
+            auth: was.auth.clone(),
+            handshake: was.handshake.clone(),
+            kept: was.kept.clone(),
+            recovered: false.into(),
+            is_afresh: false.into(),
+        });
+        let entry = Entry { key: new, socket: Socket { shared }, ..entry };
+        put(&mut self.sockets, new.slot(), entry);
     }
 
     fn end_socket(&mut self, socket: SocketKey, reason: Reason, rooms: Vec<String>, is_recoverable: bool) {

@@ -1,7 +1,8 @@
 //! Plays a script against a [`Cluster`]: what peers send, what they must get, what the application does and hears.
 //! Does not know real clocks. Invariant: whatever reaches a peer must be expected by a line, in order.
 //!
-//! One line is one step; `#` begins a comment line. Peers are named by a word, sockets by `peer` or `peer/namespace`.
+//! One line is one step; `#` begins a comment line. Peers are named by a word, sockets by `peer` or `peer/namespace`; the one
+//! that a socket was before it was accepted afresh has a prime: `peer'`.
 //!
 //! ```text
 //! a: js shard=1              peer `a` looks like JavaScript and lands on shard 1 (also: v3, b64, deflate, sid=b)
@@ -536,6 +537,15 @@ impl Stage {
     ) {
         let name = self.name_of(index, socket);
         let accepted = self.cluster.with(index, |shard, _| accept(shard, socket));
+        if let Some(accepted) = &accepted
+            && accepted.socket != socket
+        {
+            // What handlers still have of the one before it has its name and a prime.
+            self.sockets.insert(format!("{name}'"), (index, socket));
+            self.names.insert((index, socket), format!("{name}'"));
+            self.sockets.insert(name.clone(), (index, accepted.socket));
+            self.names.insert((index, accepted.socket), name.clone());
+        }
         self.notes.push_back(match accepted {
             None => format!("gone {name}"),
             Some(accepted) if accepted.recovered => format!("recovered {name}"),

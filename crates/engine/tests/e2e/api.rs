@@ -8,6 +8,7 @@ mod links;
 mod peers;
 mod restore;
 mod transports;
+mod verdicts;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -237,8 +237,8 @@ impl Outside {
                 let (index, socket) = self.connecting.remove(bytes.next() % self.connecting.len());
                 if bytes.next().is_multiple_of(8) {
                     self.cluster.with(index, |shard, _| shard.refuse(socket, "no", None));
-                } else if self.cluster.with(index, |shard, _| shard.accept(socket)).is_some() {
-                    self.sockets.push((index, socket));
+                } else if let Some(accepted) = self.cluster.with(index, |shard, _| shard.accept(socket)) {
+                    self.sockets.push((index, accepted.socket));
                 }
             }
             16 => {

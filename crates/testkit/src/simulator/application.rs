@@ -37,7 +37,7 @@ impl World {
             self.model.end_life(&old.sid);
         }
         self.model.begin_life(&sid, &namespace, mail);
-        self.known.insert((shard, socket), Known { sid, namespace, is_connected: true });
+        self.known.insert((shard, accepted.socket), Known { sid, namespace, is_connected: true });
     }
 
     pub(super) fn hear_event(

@@ -351,7 +351,7 @@ impl World {
     fn accept(&mut self, shard: usize, socket: SocketKey) {
         let Some(accepted) = self.cluster.with(shard, |it, _| it.accept(socket)) else { return };
         let pid = accepted.pid.expect("all peers understand recovery");
-        self.sockets.insert(pid, (shard, socket));
+        self.sockets.insert(pid, (shard, accepted.socket));
         if !accepted.recovered {
             let member = Member { sid: accepted.sid.to_string(), rooms: BTreeMap::new() };
             self.members.insert(pid, member);
