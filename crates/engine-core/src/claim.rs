@@ -65,6 +65,16 @@ impl<T> Lenient<T> {
     }
 }
 
+/// Where a shard thinks that a socket is which it does not have.
+pub(crate) enum Whereabouts {
+    /// There, or that shard knows more.
+    Shard(u8),
+    /// Somebody here is just being told to ask the application for it.
+    Asked,
+    /// No shard has it.
+    Nowhere,
+}
+
 /// What a claim finds.
 enum Prepared {
     /// The socket, and from where it goes on.
@@ -151,7 +161,17 @@ impl Shard {
         true
     }
 
-    fn find_by_pid(&self, pid: Sid) -> Option<SocketKey> {
+    /// Where to ask for a socket that is not here.
+    pub(crate) fn whereabouts(&self, pid: Sid) -> Whereabouts {
+        match self.moved.get(&pid) {
+            Some(&shard) if shard == self.id.shard => Whereabouts::Asked,
+            Some(&shard) => Whereabouts::Shard(shard),
+            None if self.home_of(pid) == self.id.shard => Whereabouts::Nowhere,
+            None => Whereabouts::Shard(self.home_of(pid)),
+        }
+    }
+
+    pub(crate) fn find_by_pid(&self, pid: Sid) -> Option<SocketKey> {
         let is_it = |slot: &u32| self.sockets.at(*slot).is_some_and(|socket| socket.pid == Some(pid));
         let slot =
             self.slot_of(pid).filter(is_it).or_else(|| self.adopted.get(&pid).copied().filter(is_it))?;

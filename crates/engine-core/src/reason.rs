@@ -24,6 +24,9 @@ pub enum Reason {
     ForcedClose,
     /// The peer did not read, and its outbox reached [`Config::outbox_bytes_max`](crate::Config::outbox_bytes_max).
     OutboxFull,
+    /// Another node has taken the socket over, with the peer that came back there: see
+    /// [`Shard::handle_release`](crate::Shard::handle_release).
+    TakenOver,
 }
 
 impl Reason {
@@ -40,6 +43,7 @@ impl Reason {
             Reason::ParseError => "parse error",
             Reason::ForcedClose => "forced close",
             Reason::OutboxFull => "outbox full",
+            Reason::TakenOver => "taken over",
         }
     }
 
@@ -53,9 +57,10 @@ impl Reason {
             | Reason::PingTimeout
             | Reason::ServerShuttingDown
             | Reason::OutboxFull => true,
-            Reason::ClientNamespaceDisconnect | Reason::ServerNamespaceDisconnect | Reason::ParseError => {
-                false
-            }
+            Reason::ClientNamespaceDisconnect
+            | Reason::ServerNamespaceDisconnect
+            | Reason::ParseError
+            | Reason::TakenOver => false,
         }
     }
 }

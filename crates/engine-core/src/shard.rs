@@ -4,7 +4,8 @@
 //!
 //! Files that continue `impl Shard`, each for one noun: `polling.rs` (GET and POST), `websocket.rs` (links),
 //! `upgrade.rs`, `heartbeat.rs` (deadlines), `connect.rs` (sockets come and go), `incoming.rs` (packets in),
-//! `emit.rs` (events out), `claim.rs` (recovery), `restore.rs` (recovery from what the application keeps).
+//! `emit.rs` (events out), `claim.rs` (recovery), `restore.rs` (recovery from what the application keeps),
+//! `release.rs` (recovery elsewhere).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;

@@ -34,8 +34,71 @@ const ASK: &str =
 
 const CONNECTED: &str = "a < 40{\"sid\":\"$sid\",\"pid\":\"$pid\"}\n? recovered a\n";
 
+/// Plays it with a process that has the number of the one before it, and with one that has another: then the pid is
+/// another node's.
 fn check_crashed(script: &str) {
     check(restoring(), &format!("{CRASHED}{script}"));
+    check(restoring(), &format!("{}{script}", CRASHED.replace("! crash 1", "! crash 1 5")));
+}
+
+/// A secret that shard 2 of node 7 has made.
+const FOREIGN: &str = "AAcCAAAAAAAAAAAAAAAA";
+
+#[test]
+fn a_secret_of_another_node_is_not_asked_of_anybody_without_an_application() {
+    let recovering = Config { restore_timeout: None, ..restoring() };
+    check_on(
+        3,
+        recovering,
+        &format!(
+            r#"
+        ! hold
+        a: js shard=1
+        a > WS
+        a < 0*
+        a > 40{{"pid":"{FOREIGN}","offset":"1-1"}}
+        ? connect a *
+        ? accepted a
+        a < 40{{"sid":"*","pid":"*"}}
+        = notes 0
+        "#
+        ),
+    );
+}
+
+#[test]
+fn of_two_who_show_a_secret_of_another_node_one_gets_the_socket() {
+    let asking = |peer: &str, shard: u8| {
+        format!("{peer}: js shard={shard}\n{peer} > WS\n{peer} < 0*\n{peer} > 40{{\"pid\":\"{FOREIGN}\"}}\n")
+    };
+    // On any shard, the home of the secret among them; on the same one, too.
+    for (first, second) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 1), (2, 2)] {
+        let (a, b) = (asking("a", first), asking("b", second));
+        check_on(
+            3,
+            restoring(),
+            &format!(
+                r#"
+            {a}
+            ? restore a *
+            {b}
+            ? disconnected a transport close
+            ? restore b *
+            a < END
+            ! restore a sid={FOREIGN} order=5 rooms=r
+            ? fault nobody waits*
+            ! restore b sid={FOREIGN} order=5 rooms=r
+            b < 40{{"sid":"{FOREIGN}","pid":"{FOREIGN}"}}
+            ? recovered b
+            = rooms-of b r
+            = sockets 1
+            b > 41
+            = notes 0
+            = rooms 0
+            "#
+            ),
+        );
+    }
 }
 
 #[test]

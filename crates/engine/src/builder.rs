@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::HeaderMap;
 use sio_proto::Parser;
 
 use crate::cors::Cors;
+use crate::forward::Nodes;
 use crate::handshake::OpeningRequest;
 use crate::http::{Cookie, HttpSettings};
 use crate::namespace::Namespace;
@@ -46,6 +48,8 @@ pub struct Builder {
     pub(crate) config: Config,
     pub(crate) http: HttpSettings,
     pub(crate) shards: Option<usize>,
+    pub(crate) node: u16,
+    pub(crate) nodes: Option<Box<Nodes>>,
     pub(crate) recovery_skips_middlewares: bool,
     pub(crate) namespaces: HashMap<Box<str>, Namespace>,
     pub(crate) dynamic: Vec<(DynamicNamespace, Namespace)>,
@@ -80,6 +84,24 @@ impl Builder {
     #[must_use]
     pub fn shards(mut self, shards: usize) -> Self {
         self.shards = Some(shards.clamp(1, 256));
+        self
+    }
+
+    /// The number of this process among several that are one server: its ids carry it, so that every other can tell whose
+    /// they are. Each must have one of its own. Default 0.
+    #[must_use]
+    pub fn node(mut self, node: u16) -> Self {
+        self.node = node;
+        self
+    }
+
+    /// Where other nodes take requests for their sessions ([`Server::listen_internal`]), by their number: load balancers then
+    /// need not send a session's requests to where it was opened. `None`: there is no such node, and the peer is told that it
+    /// has no session, as it is when the node does not answer. It is asked for each such request, so it must not block.
+    /// Default: requests of other nodes' sessions are refused.
+    #[must_use]
+    pub fn forward(mut self, nodes: impl Fn(u16) -> Option<SocketAddr> + Send + Sync + 'static) -> Self {
+        self.nodes = Some(Box::new(nodes));
         self
     }
 

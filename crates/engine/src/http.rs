@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,20 +18,22 @@ use eio_proto::{
 };
 use engine_core::{Opening, Reply, RequestId};
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE,
-    UPGRADE, USER_AGENT,
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
+use crate::coding::accepted_coding;
 use crate::cors::Cors;
+use crate::forward::{pass_on, pass_on_upgrade};
 use crate::handshake::{Handshake, OpeningRequest};
 use crate::listener::Counted;
 use crate::mail::{LinkMail, Mail, Port, RequestMail, Wire};
+use crate::reply::ReplyBody;
 use crate::server::Inner;
 use crate::stream::Stream;
 
@@ -134,6 +135,8 @@ pub(crate) struct Origin {
     pub(crate) secure: bool,
     /// The shard whose thread accepted the connection; sessions are opened there.
     pub(crate) home: Option<Arc<Port>>,
+    /// By the listener for other nodes.
+    pub(crate) is_internal: bool,
 }
 
 /// The engine as a service for somebody else's router.
@@ -159,7 +162,7 @@ where
     B: Body + Send + 'static,
     B::Data: Send,
 {
-    type Response = Response<Full<Bytes>>;
+    type Response = Response<ReplyBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
@@ -170,7 +173,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let server = self.server.clone();
         let address = request.extensions().get::<PeerAddress>().map(|address| address.0);
-        let origin = Origin { address, secure: false, home: None };
+        let origin = Origin { address, secure: false, home: None, is_internal: false };
         Box::pin(async move { Ok(respond(&server, request, origin).await) })
     }
 }
@@ -185,16 +188,20 @@ pub(crate) async fn respond<B>(
     server: &Arc<Inner>,
     request: Request<B>,
     origin: Origin,
-) -> Response<Full<Bytes>>
+) -> Response<ReplyBody>
 where
     B: Body + Send + 'static,
 {
+    if origin.is_internal {
+        // Whoever passed it on adds what the peer is to see beside the answer.
+        return answer(server, request, origin).await;
+    }
     let settings = &server.http;
     let mut headers = HeaderMap::new();
     if let Some(cors) = &settings.cors {
         if request.method() == http::Method::OPTIONS {
             cors.apply_preflight(request.headers(), &mut headers);
-            let mut response = Response::new(Full::default());
+            let mut response = Response::new(ReplyBody::default());
             *response.status_mut() = StatusCode::NO_CONTENT;
             response.headers_mut().extend(headers);
             return response;
@@ -219,7 +226,7 @@ where
     response
 }
 
-async fn answer<B>(server: &Arc<Inner>, request: Request<B>, origin: Origin) -> Response<Full<Bytes>>
+async fn answer<B>(server: &Arc<Inner>, request: Request<B>, origin: Origin) -> Response<ReplyBody>
 where
     B: Body + Send + 'static,
 {
@@ -248,9 +255,10 @@ where
             .is_none_or(|origin| eio_proto::is_legal_origin(origin.as_bytes())),
     };
     // What the session says itself is asked of its shard below; here it only must be one that could exist.
-    let could_exist = |sid: &str| {
-        Sid::parse(sid)
-            .and_then(|sid| server.port_of(sid))
+    let sid = query.sid.as_deref().and_then(Sid::parse);
+    let elsewhere = sid.and_then(|sid| server.elsewhere(sid, request.headers(), &origin));
+    let could_exist = |_: &str| {
+        sid.filter(|sid| elsewhere.is_some() || server.port_of(*sid).is_some())
             .map(|_| SessionState { transport: TransportKind::Polling, revision: query.revision })
     };
     let admission = match eio_proto::verify(&asked, &policy, could_exist, || true) {
@@ -261,8 +269,22 @@ where
         // JSONP left the protocol with revision 4.
         return refuse(HandshakeFault::TransportHandshake);
     }
-    let sid = query.sid.as_deref().and_then(Sid::parse);
+    if let Some(to) = elsewhere {
+        let answered = match (admission, method) {
+            (Admission::Poll, Method::Get | Method::Post) => pass_on(server, request, to, &origin).await,
+            (Admission::Upgrade, _) => {
+                let counted = count_link(server, &origin);
+                pass_on_upgrade(server, request, to, &origin, counted).await
+            }
+            (Admission::Poll, Method::Other) => Some(status(StatusCode::INTERNAL_SERVER_ERROR)),
+            // With a session id nobody asks for another session.
+            (Admission::Open(_), _) => None,
+        };
+        // As if the session had ended: the peer opens another one.
+        return answered.unwrap_or_else(|| refuse(HandshakeFault::SessionUnknown));
+    }
     match (admission, sid.and_then(|sid| Some((sid, server.port_of(sid)?)))) {
+        (Admission::Open(_), _) if origin.is_internal => refuse(HandshakeFault::Forbidden),
         (Admission::Open(transport), _) => {
             if let Some(allow) = &server.http.allow_request {
                 let opening = Arc::new(OpeningRequest {
@@ -329,7 +351,7 @@ async fn open_polling(
     port: &Arc<Port>,
     opening: Opening,
     handshake: Handshake,
-) -> Response<Full<Bytes>> {
+) -> Response<ReplyBody> {
     let (reply, answer) = oneshot::channel();
     let id = server.numbers.request();
     let letter = RequestMail::OpenPolling { request: id, opening, handshake, reply };
@@ -345,7 +367,7 @@ async fn poll(
     port: &Arc<Port>,
     sid: Sid,
     query: &Query<'_>,
-) -> Response<Full<Bytes>> {
+) -> Response<ReplyBody> {
     let (reply, answer) = oneshot::channel();
     let id = server.numbers.request();
     let mut watch = LostRequest::new(port.clone(), id);
@@ -365,7 +387,7 @@ async fn post<B>(
     port: &Arc<Port>,
     sid: Sid,
     revision: eio_proto::Revision,
-) -> Response<Full<Bytes>>
+) -> Response<ReplyBody>
 where
     B: Body + Send + 'static,
 {
@@ -469,11 +491,11 @@ fn reply_to_response(
     server: &Inner,
     request: &HeaderMap,
     reply: Result<Reply, oneshot::error::RecvError>,
-) -> Response<Full<Bytes>> {
+) -> Response<ReplyBody> {
     match reply {
         Ok(Reply::Payload { body, is_octets, compress, opens }) => {
             let kind = if is_octets { "application/octet-stream" } else { "text/plain; charset=UTF-8" };
-            let mut response = Response::new(Full::default());
+            let mut response = Response::new(ReplyBody::default());
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -490,11 +512,11 @@ fn reply_to_response(
                 }
                 None => body,
             };
-            *response.body_mut() = Full::new(body.into());
+            *response.body_mut() = body.into();
             response
         }
         Ok(Reply::Ok) => {
-            let mut response = Response::new(Full::new(Bytes::from_static(b"ok")));
+            let mut response = Response::new(ReplyBody::from(Bytes::from_static(b"ok")));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
@@ -514,21 +536,21 @@ fn reply_to_response(
 #[derive(Clone, Copy)]
 pub(crate) struct Cut;
 
-fn status(code: StatusCode) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+fn status(code: StatusCode) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::default());
     *response.status_mut() = code;
     response
 }
 
 /// A refusal as EIO4 "Handshake" has it: JSON to a plain request, bare text to an upgrade.
-fn refusal(fault: HandshakeFault, message: Option<&str>, is_upgrade: bool) -> Response<Full<Bytes>> {
+fn refusal(fault: HandshakeFault, message: Option<&str>, is_upgrade: bool) -> Response<ReplyBody> {
     tracing::debug!(code = fault.code(), context = fault.context(), "a request was refused");
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(ReplyBody::default());
     if is_upgrade {
         *response.status_mut() = StatusCode::BAD_REQUEST;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        *response.body_mut() = Full::new(message.unwrap_or(fault.message()).to_owned().into());
+        *response.body_mut() = message.unwrap_or(fault.message()).to_owned().into();
     } else {
         *response.status_mut() = StatusCode::from_u16(fault.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -536,7 +558,7 @@ fn refusal(fault: HandshakeFault, message: Option<&str>, is_upgrade: bool) -> Re
             Some(message) => eio_proto::forbidden_body(message).into(),
             None => Bytes::from_static(fault.body()),
         };
-        *response.body_mut() = Full::new(body);
+        *response.body_mut() = body.into();
     }
     response
 }
@@ -578,11 +600,11 @@ fn switch<B>(
     port: Arc<Port>,
     counted: Option<Counted>,
     switching: Switching,
-) -> Response<Full<Bytes>> {
+) -> Response<ReplyBody> {
     let Some(key) = request.headers().get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()) else {
         return refusal(HandshakeFault::TransportHandshake, None, true);
     };
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(ReplyBody::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -654,80 +676,9 @@ fn take_stream(upgraded: hyper::upgrade::Upgraded) -> std::io::Result<(Stream, B
     Ok((Stream::Pair(mio::net::UnixStream::from_std(ours)), Bytes::new()))
 }
 
-/// How a polling reply may be compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
-    Gzip,
-    Deflate,
-}
-
-impl Coding {
-    fn name(self) -> &'static str {
-        match self {
-            Coding::Gzip => "gzip",
-            Coding::Deflate => "deflate",
-        }
-    }
-
-    fn encode(self, body: &[u8]) -> Vec<u8> {
-        let level = flate2::Compression::fast();
-        let packed = match self {
-            Coding::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-                encoder.write_all(body).and_then(|()| encoder.finish())
-            }
-            Coding::Deflate => {
-                let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), level);
-                encoder.write_all(body).and_then(|()| encoder.finish())
-            }
-        };
-        packed.expect("invariant: writing to memory cannot fail")
-    }
-}
-
-/// The best coding that the request accepts; gzip on a tie. RFC 9110 §12.5.3.
-fn accepted_coding(request: &HeaderMap) -> Option<Coding> {
-    let mut best: Option<(u32, Coding)> = None;
-    for value in request.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok()) {
-        for part in value.split(',') {
-            let mut pieces = part.split(';').map(str::trim);
-            let coding = match pieces.next() {
-                Some("gzip" | "x-gzip" | "*") => Coding::Gzip,
-                Some("deflate") => Coding::Deflate,
-                _ => continue,
-            };
-            let quality = pieces
-                .find_map(|piece| piece.strip_prefix("q="))
-                .map_or(Some(1.0), |quality| quality.parse::<f32>().ok())
-                .unwrap_or(0.0);
-            // Thousandths are all that a quality may have; gzip wins a tie.
-            let rank = (quality.clamp(0.0, 1.0) * 1000.0) as u32 * 2 + u32::from(coding == Coding::Gzip);
-            if quality > 0.0 && best.is_none_or(|(found, _)| rank > found) {
-                best = Some((rank, coding));
-            }
-        }
-    }
-    best.map(|(_, coding)| coding)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn coding(accept: &str) -> Option<Coding> {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT_ENCODING, accept.parse().unwrap());
-        accepted_coding(&headers)
-    }
-
-    #[test]
-    fn gzip_wins_a_tie_and_quality_decides_otherwise() {
-        assert_eq!(coding("gzip, deflate"), Some(Coding::Gzip));
-        assert_eq!(coding("deflate, gzip"), Some(Coding::Gzip));
-        assert_eq!(coding("gzip;q=0.5, deflate;q=0.8"), Some(Coding::Deflate));
-        assert_eq!(coding("gzip;q=0"), None);
-        assert_eq!(coding("br"), None);
-    }
 
     #[test]
     fn a_cookie_has_the_attributes_it_was_given() {

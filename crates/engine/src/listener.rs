@@ -23,12 +23,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::{Cut, Origin, PeerAddress, is_ours, respond};
 use crate::mail::Mail;
-use crate::server::Inner;
+use crate::server::{Inner, Phase};
 use crate::shard::ShardState;
 
-type ReplyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+type AnyBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 type Application =
-    dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send>> + Send + Sync;
+    dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Response<AnyBody>> + Send>> + Send + Sync;
 
 /// Connections that may wait to be accepted: a storm of reconnects must not be met with refusals.
 const BACKLOG: i32 = 8192;
@@ -41,12 +41,27 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Serving {
     application: Option<Arc<Application>>,
     without_engine: bool,
+    /// For other nodes only.
+    is_internal: bool,
     except_paths: Arc<[Box<str>]>,
     #[cfg(feature = "tls")]
     tls: Option<Arc<dyn Fn() -> Arc<rustls::ServerConfig> + Send + Sync>>,
 }
 
 impl Serving {
+    pub(crate) fn internal() -> Self {
+        Self { is_internal: true, ..Self::default() }
+    }
+
+    /// Whether it is over in this phase. Other nodes pass requests on until the last session has gone.
+    fn is_over(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Running => false,
+            Phase::Draining { .. } => !self.is_internal,
+            Phase::Stopped => true,
+        }
+    }
+
     /// Serves all paths that are not the engine's by an application, such as an axum router. It runs on the control
     /// plane: whatever it does, heartbeats are not delayed. The peer's address is in the request's extensions as
     /// [`PeerAddress`].
@@ -148,25 +163,32 @@ async fn accept(
             return;
         }
     };
-    let mut accepting = server.accepting.subscribe();
+    let mut phase = server.phase.subscribe();
     loop {
-        if server.connections.load(Ordering::Relaxed) >= server.http.connections_max {
+        let is_full = server.connections.load(Ordering::Relaxed) >= server.http.connections_max;
+        // Those of other nodes have been accepted once already.
+        if is_full && !serving.is_internal {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if !*accepting.borrow() {
+            if serving.is_over(*phase.borrow()) {
                 return;
             }
             continue;
         }
         let accepted = tokio::select! {
             biased;
-            _ = accepting.wait_for(|accepting| !accepting) => return,
+            _ = phase.wait_for(|phase| serving.is_over(*phase)) => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
                 // Replies are whole when they are written: waiting for more only delays them.
                 let _ = stream.set_nodelay(true);
-                let origin = Origin { address: Some(address), secure: false, home: Some(home.clone()) };
+                let origin = Origin {
+                    address: Some(address),
+                    secure: false,
+                    home: Some(home.clone()),
+                    is_internal: serving.is_internal,
+                };
                 tokio::task::spawn_local(serve(server.clone(), stream, serving.clone(), origin));
             }
             Err(error) => {
@@ -193,9 +215,9 @@ async fn serve_http<S>(server: Arc<Inner>, stream: S, serving: Serving, origin: 
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let mut accepting = server.accepting.subscribe();
+    let mut phase = server.phase.subscribe();
     let service = {
-        let server = server.clone();
+        let (server, serving) = (server.clone(), serving.clone());
         service_fn(move |request: Request<Incoming>| {
             let (server, serving, origin) = (server.clone(), serving.clone(), origin.clone());
             async move {
@@ -217,7 +239,7 @@ where
     tokio::select! {
         // A peer that breaks HTTP has been answered by hyper, and is nobody else's concern.
         _ = connection.as_mut() => {}
-        _ = accepting.wait_for(|accepting| !accepting) => {
+        _ = phase.wait_for(|phase| serving.is_over(*phase)) => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
@@ -229,12 +251,12 @@ async fn route(
     serving: Serving,
     origin: Origin,
     mut request: Request<Incoming>,
-) -> Response<ReplyBody> {
+) -> Response<AnyBody> {
     let path = request.uri().path();
     let is_excepted = || serving.except_paths.iter().any(|excepted| **excepted == *path);
     if !serving.without_engine && is_ours(&server, path) && !is_excepted() {
         let response = respond(&server, request, origin).await;
-        return response.map(|body| body.map_err(|never| match never {}).boxed_unsync());
+        return response.map(|body| body.map_err(Into::into).boxed_unsync());
     }
     let Some(application) = serving.application else {
         let mut response = Response::new(Full::default().map_err(|never| match never {}).boxed_unsync());
@@ -249,7 +271,7 @@ async fn route(
         request.extensions_mut().insert(PeerAddress(address));
     }
     // On the other plane, and dropped with the connection.
-    let running = AbortOnDrop(server.control.spawn(application(request)));
+    let running = AbortOnDrop::new(server.control.spawn(application(request)));
     running.finish().await.unwrap_or_else(|| {
         let mut response = Response::new(Full::default().map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -258,11 +280,15 @@ async fn route(
 }
 
 /// A task of the control plane that must not outlive the request it serves.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+pub(crate) struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> AbortOnDrop<T> {
+    pub(crate) fn new(task: tokio::task::JoinHandle<T>) -> Self {
+        Self(task)
+    }
+
     /// The task's result; `None` if it panicked.
-    async fn finish(mut self) -> Option<T> {
+    pub(crate) async fn finish(mut self) -> Option<T> {
         (&mut self.0).await.ok()
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::builder::{Builder, DynamicNamespace, OnMessage};
 use crate::emitter::Broadcaster;
+use crate::forward::Forwarding;
 use crate::http::HttpSettings;
 use crate::interest::Interest;
 use crate::mail::{Mail, Numbers, Port};
@@ -28,6 +29,8 @@ use crate::socket::{IntoRooms, Socket};
 /// What every thread of a server reads.
 pub(crate) struct Inner {
     pub(crate) config: Config,
+    /// The number of this node, which its ids carry.
+    pub(crate) node: u16,
     pub(crate) http: HttpSettings,
     pub(crate) recovery_skips_middlewares: bool,
     namespaces: HashMap<Box<str>, Arc<Namespace>, foldhash::fast::RandomState>,
@@ -38,12 +41,35 @@ pub(crate) struct Inner {
     pub(crate) sending: Sending,
     pub(crate) control: tokio::runtime::Handle,
     pub(crate) numbers: Numbers,
-    pub(crate) accepting: watch::Sender<bool>,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// That the phase is the last one, for shards, which look at it in every turn.
     stopped: AtomicBool,
     pub(crate) connections: AtomicUsize,
     pub(crate) on_message: Option<OnMessage>,
     pub(crate) restorer: Option<Box<dyn Restorer>>,
     pub(crate) panics: AtomicU64,
+    pub(crate) forwarding: Option<Forwarding>,
+}
+
+/// How far a server has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Running,
+    /// No new connections of peers; sessions are closed one after the other.
+    Draining {
+        within: Duration,
+    },
+    Stopped,
+}
+
+impl Phase {
+    /// Time over which what is still there is to go.
+    pub(crate) fn within(self) -> Duration {
+        match self {
+            Phase::Draining { within } => within,
+            Phase::Running | Phase::Stopped => Duration::ZERO,
+        }
+    }
 }
 
 impl Inner {
@@ -64,7 +90,16 @@ impl Inner {
     /// The shard that made an id, if it is one of ours.
     pub(crate) fn port_of(&self, sid: Sid) -> Option<&Arc<Port>> {
         let id = ShardId::of(sid);
-        if id.node == 0 { self.ports().get(usize::from(id.shard)) } else { None }
+        if id.node == self.node { self.ports().get(usize::from(id.shard)) } else { None }
+    }
+
+    fn id_of(&self, port: &Port) -> ShardId {
+        ShardId { node: self.node, shard: port.index }
+    }
+
+    /// The shard that keeps notes about a pid, as [`Shard::home_of`] has it.
+    pub(crate) fn home_of(&self, pid: Sid) -> usize {
+        usize::from(ShardId::of(pid).shard) % self.ports().len().max(1)
     }
 
     /// The shards that may have recipients.
@@ -86,7 +121,7 @@ impl Inner {
     fn has_members(&self, port: &Port, namespace: &str, room: &str) -> bool {
         self.interest.has(usize::from(port.index), namespace, room)
             // A socket's own room is not announced: its name tells its shard.
-            || Sid::parse(room).is_some_and(|sid| ShardId::of(sid).shard == port.index)
+            || Sid::parse(room).is_some_and(|sid| ShardId::of(sid) == self.id_of(port))
     }
 
     pub(crate) fn namespace(&self, name: &str) -> Option<Arc<Namespace>> {
@@ -157,6 +192,12 @@ pub struct Stats {
     pub connections: usize,
     /// Handlers and middlewares that panicked before they first waited.
     pub panics: u64,
+    /// Requests for sessions of other nodes that were passed on ([`Builder::forward`]), upgrades included.
+    pub requests_forwarded: u64,
+    /// Requests for sessions of nodes that nobody knew, could reach, or had an answer from.
+    pub requests_unreachable: u64,
+    /// WebSockets of other nodes' sessions that go through this one.
+    pub tunnels: usize,
 }
 
 impl Stats {
@@ -188,9 +229,11 @@ impl Server {
             io::Error::other("build() must be called within a tokio runtime, which handlers then run on")
         })?;
         let has_recovery = builder.config.recovery.is_some();
+        let forwarding = builder.nodes.map(|nodes| Forwarding::new(nodes, builder.http.header_timeout));
         builder.config.shards = u16::try_from(shards).map_err(io::Error::other)?;
         let inner = Arc::new(Inner {
             config: builder.config,
+            node: builder.node,
             http: builder.http,
             recovery_skips_middlewares: builder.recovery_skips_middlewares,
             namespaces: builder
@@ -209,12 +252,13 @@ impl Server {
             sending: Sending::new(shards > 1 && has_recovery),
             control,
             numbers: Numbers::default(),
-            accepting: watch::Sender::new(true),
+            phase: watch::Sender::new(Phase::Running),
             stopped: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             on_message: builder.on_message,
             restorer: builder.restorer,
             panics: AtomicU64::new(0),
+            forwarding,
         });
         let origin = Instant::now();
         let mut ports = Vec::with_capacity(shards);
@@ -232,8 +276,7 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let server = inner.clone();
             std::thread::Builder::new().name(format!("shard-{}", port.index)).spawn(move || {
-                let id = ShardId { node: 0, shard: port.index };
-                let core = Shard::new(id, server.config.clone(), seed);
+                let core = Shard::new(server.id_of(&port), server.config.clone(), seed);
                 let local = tokio::task::LocalSet::new();
                 match ShardState::new(core, server, port, origin) {
                     Ok(state) => local.block_on(&runtime, state.run(letters)),
@@ -298,6 +341,16 @@ impl Server {
         crate::listener::listen(self.inner.clone(), address, serving).await
     }
 
+    /// Listens for requests that other nodes pass on ([`Builder::forward`]), over plain HTTP: keep it from everybody else. Only
+    /// requests of sessions of this node are answered, none that opens one, and no other path. Answers the address that was
+    /// bound.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn listen_internal(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        crate::listener::listen(self.inner.clone(), address, crate::listener::Serving::internal()).await
+    }
+
     /// The engine as a service, to be mounted into an axum or hyper application under the engine's path.
     #[must_use]
     pub fn service(&self) -> crate::http::EngineService {
@@ -342,6 +395,11 @@ impl Server {
         all.mailbox_refusals =
             self.inner.ports().iter().map(|port| port.refused.load(Ordering::Relaxed)).sum();
         all.panics = self.inner.panics.load(Ordering::Relaxed);
+        if let Some(forwarding) = &self.inner.forwarding {
+            all.requests_forwarded = forwarding.passed_on();
+            all.requests_unreachable = forwarding.failed();
+            all.tunnels = forwarding.tunnels.load(Ordering::Relaxed);
+        }
         all.connections = self.inner.connections.load(Ordering::Relaxed);
         all
     }
@@ -349,7 +407,7 @@ impl Server {
     /// Stops: no new connections, then sessions are closed, spread evenly over `within` so that they do not come
     /// back all at once, then the shards end. Peers see a closed transport and reconnect by themselves.
     pub async fn shutdown(&self, within: Duration) {
-        self.inner.accepting.send_replace(false);
+        self.inner.phase.send_replace(Phase::Draining { within });
         let steps = usize::try_from(within.as_millis() / 100).unwrap_or(usize::MAX).max(1);
         let all = self.drain_some(0).await;
         let mut left = all;
@@ -368,6 +426,7 @@ impl Server {
         // One more moment for close frames to leave.
         tokio::time::sleep(Duration::from_millis(50)).await;
         self.inner.stopped.store(true, Ordering::Relaxed);
+        self.inner.phase.send_replace(Phase::Stopped);
         for port in self.inner.ports() {
             let _ = port.send_waiting(Mail::Call(Box::new(|_| {}))).await;
         }

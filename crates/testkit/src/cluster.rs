@@ -9,7 +9,7 @@ use bytes::Bytes;
 use eio_proto::{HandshakeFault, Revision, Sid};
 use engine_core::{
     AckToken, BroadcastId, Claim, Claimant, Claimed, Config, Flags, Handover, LinkKey, Moment, Offer,
-    Opening, Output, Reason, Reply, RequestId, SessionKey, Shard, ShardId, SocketKey, Target,
+    Opening, Output, Reason, Released, Reply, RequestId, SessionKey, Shard, ShardId, SocketKey, Target,
 };
 use sio_proto::Body;
 
@@ -127,6 +127,13 @@ pub enum Heard {
     Forgotten {
         /// Which socket.
         socket: SocketKey,
+    },
+    /// What the release of a socket has come to.
+    Released {
+        /// Its secret.
+        pid: Sid,
+        /// What the last shard that was asked says.
+        outcome: Released,
     },
     /// A session is over.
     SessionClosed {
@@ -247,9 +254,16 @@ pub enum Mail {
         to: usize,
     },
     /// A socket born here and recovered elsewhere is no more.
-    Released {
+    ClaimReleased {
         /// Its secret.
         pid: Sid,
+    },
+    /// Another node takes a socket over.
+    Release {
+        /// Its secret.
+        pid: Sid,
+        /// How many shards have sent it on.
+        hops: u8,
     },
 }
 
@@ -291,12 +305,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// `shards` empty shards of node 0; ids are made from `seed`.
+    /// `shards` empty shards of node 0; ids are made from `seed`. Also after a crash, unless that says otherwise.
     #[must_use]
     pub fn new(shards: usize, config: &Config, seed: u64) -> Self {
         assert!((1..=64).contains(&shards), "one bit of a word stands for one shard");
         Self {
-            nodes: nodes(shards, config, seed),
+            nodes: nodes(0, shards, config, seed),
             now: Moment::ORIGIN,
             heard: VecDeque::new(),
             requests: 0,
@@ -316,11 +330,11 @@ impl Cluster {
         self.letters.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The process crashes, and is started again with `shards` shards that make their ids from `seed`: nothing is left of
-    /// sessions, sockets, rooms and mail, and links are gone without a word. Time goes on.
-    pub fn crash(&mut self, shards: usize, config: &Config, seed: u64) {
+    /// The process crashes, and is started again as `node` with `shards` shards that make their ids from `seed`: nothing is
+    /// left of sessions, sockets, rooms and mail, and links are gone without a word. Time goes on.
+    pub fn crash(&mut self, node: u16, shards: usize, config: &Config, seed: u64) {
         assert!((1..=64).contains(&shards), "one bit of a word stands for one shard");
-        self.nodes = nodes(shards, config, seed);
+        self.nodes = nodes(node, shards, config, seed);
         self.heard.clear();
     }
 
@@ -537,6 +551,12 @@ impl Cluster {
         }
     }
 
+    /// Another node takes over the socket with this secret. What comes of it is heard.
+    pub fn release(&mut self, pid: Sid) {
+        let home = self.nodes[0].shard.home_of(pid);
+        self.send(usize::from(home), Mail::Release { pid, hops: 0 });
+    }
+
     /// The shards that have, as far as `index` knows, somebody whom `target` names.
     fn interested(&self, index: usize, target: &Target) -> u64 {
         let interest = &self.nodes[index].interest;
@@ -647,7 +667,17 @@ impl Cluster {
                 self.nodes[index].shard.handle_unclaimed(now, socket, pid);
             }
             Mail::Adopted { pid, to } => self.nodes[index].shard.handle_adopted(pid, to as u8),
-            Mail::Released { pid } => self.nodes[index].shard.handle_claim_released(pid),
+            Mail::ClaimReleased { pid } => self.nodes[index].shard.handle_claim_released(pid),
+            Mail::Release { pid, hops } => match self.nodes[index].shard.handle_release(now, pid) {
+                Released::Moved { shard } if hops < 8 => {
+                    self.send(usize::from(shard), Mail::Release { pid, hops: hops + 1 });
+                }
+                outcome => {
+                    // Whoever asked hears of it when all that it causes has been told.
+                    self.drain(index);
+                    self.heard.push_back((index, Heard::Released { pid, outcome }));
+                }
+            },
         }
         self.drain(index);
         true
@@ -804,7 +834,7 @@ impl Cluster {
                     continue;
                 }
                 Output::ReleaseClaim { pid } => {
-                    mails.push((usize::from(node.shard.home_of(pid)), Mail::Released { pid }));
+                    mails.push((usize::from(node.shard.home_of(pid)), Mail::ClaimReleased { pid }));
                     continue;
                 }
                 Output::Message { session, data, is_binary } => {
@@ -856,14 +886,14 @@ impl Cluster {
     }
 }
 
-fn nodes(shards: usize, config: &Config, seed: u64) -> Vec<Node> {
+fn nodes(node: u16, shards: usize, config: &Config, seed: u64) -> Vec<Node> {
     let config = Config { shards: shards as u16, ..config.clone() };
     (0..shards)
         .map(|index| {
             let mut entropy = [0; 32];
             entropy[..8].copy_from_slice(&seed.to_le_bytes());
             entropy[8] = index as u8;
-            let id = ShardId { node: 0, shard: index as u8 };
+            let id = ShardId { node, shard: index as u8 };
             Node {
                 shard: Shard::new(id, config.clone(), entropy),
                 mailbox: VecDeque::new(),
@@ -894,7 +924,8 @@ fn describe(index: usize, mail: &Mail) -> Option<String> {
             format!("shard {from} gives nothing for {socket:?}")
         }
         Mail::Adopted { pid, to } => format!("shard {to} has {pid}"),
-        Mail::Released { pid } => format!("nobody has {pid} any more"),
+        Mail::ClaimReleased { pid } => format!("nobody has {pid} any more"),
+        Mail::Release { pid, hops } => format!("another node takes {pid}, hop {hops}"),
         Mail::Broadcast { .. } | Mail::Interest { .. } | Mail::Barrier { .. } | Mail::Passed { .. } => {
             return None;
         }

@@ -16,8 +16,9 @@
 //! a < GET 200 4x             what must come next for `a`; `*` stands for anything, `$sid`, `$pid`, `$offset` (or
 //!                            `$b.sid` …) for what the peer was last given
 //! ! emit a tick [1] ack=7 timeout=5s      the application (also: order=7, replay=7): emit, cast, join, leave, answer, accept, afresh, refuse,
-//!                            disconnect, close, shutdown, drain, restore; for mail: hold, step, release; and the
-//!                            whole process: `crash 2`, to come back with two shards
+//!                            disconnect, close, shutdown, drain, restore; `yield a`: another node takes a over; for
+//!                            mail: hold, step, release; and the whole process: `crash 2`, to come back with two
+//!                            shards, `crash 2 5`: as node 5
 //! ? event a tick [1]         what the application must have heard since the last such line
 //! = sessions 1               a gauge of all shards together; `= rooms-of a r1,r2`; `= counter name 3`
 //! @ +25s                     time passes; `@@ +25s`: it jumps, and no deadline is handled
@@ -25,19 +26,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use eio_proto::{Revision, Sid};
 use engine_core::{
-    Accepted, AckRequest, AckToken, Config, Flags, LinkKey, Moment, Opening, Order, Reply, RequestId,
-    Restored, SessionKey, Shard, SocketKey, Target,
+    Accepted, Config, LinkKey, Moment, Opening, Reply, RequestId, Restored, SessionKey, Shard, SocketKey,
+    Target,
 };
-use serde::Serialize;
 use serde_json::Value;
-use sio_proto::{Binary, Body, Many, Parser};
+use sio_proto::{Many, Parser};
 use ws_proto::{Decoder, Inflater, Message, OpCode, Role, Rules, Step};
 
 use crate::cluster::{Cluster, Heard};
+
+mod words;
+
+use words::{Said, hex, matches, parse_args, parse_duration, parse_hex};
 
 /// Plays `script` against one shard with `config`.
 ///
@@ -470,13 +473,19 @@ impl Stage {
             "restore" => self.restore(first, tail)?,
             "crash" => {
                 let shards = first.parse().map_err(|_| "crash shards")?;
+                let node = if tail.is_empty() { 0 } else { tail.parse().map_err(|_| "crash shards node")? };
                 self.crashes += 1;
-                self.cluster.crash(shards, &self.config, 1_000 + self.crashes);
+                self.cluster.crash(node, shards, &self.config, 1_000 + self.crashes);
                 self.links.clear();
                 self.sockets.clear();
                 self.names.clear();
                 self.requests.clear();
                 self.notes.push_back("crashed".into());
+            }
+            "yield" => {
+                let pid = self.peers.get(first).and_then(|peer| peer.given.get("pid"));
+                let pid = pid.and_then(|pid| Sid::parse(pid)).ok_or("it has no pid")?;
+                self.cluster.release(pid);
             }
             "shutdown" => {
                 for index in 0..self.cluster.len() {
@@ -665,6 +674,9 @@ impl Stage {
                     .find(|(_, peer)| peer.shard == index && peer.session == Some(session))
                     .map_or_else(|| "?".to_owned(), |(name, _)| name.clone());
                 self.notes.push_back(format!("closed {name} {reason}"));
+            }
+            Heard::Released { outcome, .. } => {
+                self.notes.push_back(format!("released {outcome:?}").to_lowercase())
             }
             Heard::Taken { .. } => {}
             Heard::Moved { from, old, new } => {
@@ -858,117 +870,6 @@ impl Stage {
         };
         if found == wanted { Ok(()) } else { Err(format!("it is {found}")) }
     }
-}
-
-/// What the application says: a name, arguments, flags.
-struct Said {
-    body: Body,
-    flags: Flags,
-    ack: Option<AckRequest>,
-}
-
-impl Said {
-    fn parse(parser: Parser, text: &str) -> Result<Self, String> {
-        let (name, rest) = text.split_once(' ').unwrap_or((text, "[]"));
-        let end = rest.rfind(']').map_or(0, |at| at + 1);
-        let (args, words) = rest.split_at(end);
-        let mut flags = Flags::default();
-        let mut ack: Option<AckRequest> = None;
-        for word in words.split_whitespace() {
-            match word.split_once('=') {
-                None if word == "volatile" => flags.volatile = true,
-                None if word == "transient" => flags.transient = true,
-                None if word == "uncompressed" => flags.uncompressed = true,
-                Some(("ack", token)) => {
-                    let token = token.parse().map_err(|_| "ack=number")?;
-                    ack = Some(AckRequest { token: AckToken(token), timeout: None });
-                }
-                Some(("order", number)) => {
-                    flags.order = Order::Live(number.parse().map_err(|_| "order=number")?);
-                }
-                Some(("replay", number)) => {
-                    flags.order = Order::Replay(number.parse().map_err(|_| "replay=number")?);
-                }
-                Some(("timeout", text)) => {
-                    let timeout = parse_duration(text)?;
-                    ack.as_mut().ok_or("ack= first")?.timeout = Some(timeout);
-                }
-                _ => return Err(format!("unknown flag {word}")),
-            }
-        }
-        let args = parse_args(if args.is_empty() { "[]" } else { args })?;
-        let body = parser.encode_event_args(name, &Many(args)).map_err(|fault| fault.to_string())?;
-        Ok(Self { body, flags, ack })
-    }
-}
-
-/// An argument: JSON, or a text of `x` and hex digits for bytes; `"long:5000"` is a text of that length.
-enum Arg {
-    Json(Value),
-    Bytes(Binary),
-}
-
-impl Serialize for Arg {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Arg::Json(value) => value.serialize(serializer),
-            Arg::Bytes(bytes) => bytes.serialize(serializer),
-        }
-    }
-}
-
-fn parse_args(text: &str) -> Result<Vec<Arg>, String> {
-    let values: Vec<Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    values
-        .into_iter()
-        .map(|value| match value.as_str() {
-            Some(text) if text.starts_with("x:") => Ok(Arg::Bytes(Binary(parse_hex(&text[2..])?.into()))),
-            Some(text) if text.starts_with("long:") => {
-                let len: usize = text[5..].parse().map_err(|_| "long:number")?;
-                Ok(Arg::Json("l".repeat(len).into()))
-            }
-            _ => Ok(Arg::Json(value)),
-        })
-        .collect()
-}
-
-fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
-    let digits: Vec<u32> = text
-        .chars()
-        .filter(|c| !c.is_whitespace())
-        .map(|c| c.to_digit(16).ok_or_else(|| format!("`{c}` is no hex digit")))
-        .collect::<Result<_, _>>()?;
-    Ok(digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | *digit as u8)).collect())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, 1),
-        None => (text.strip_suffix('s').ok_or("a time ends in s or ms")?, 1_000),
-    };
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is no time"))?;
-    Ok(Duration::from_millis(number * unit))
-}
-
-/// Whether `text` is `pattern`, where `*` stands for anything.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or("");
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    for part in middle {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.len() >= last.len() && rest.ends_with(last)
 }
 
 /// A moment that many milliseconds after the start.

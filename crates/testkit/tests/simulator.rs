@@ -28,7 +28,7 @@ fn every_event_arrives_once_although_processes_crash() {
         Some(seed) => seed..seed + 1,
         None => 0..10 * read("FANFARE_SIM_SEEDS").unwrap_or(60),
     };
-    let (mut crashes, mut restored, mut delivered) = (0, 0, 0);
+    let (mut crashes, mut restored, mut delivered, mut released) = (0, 0, 0, 0);
     for seed in seeds.clone() {
         let outcome = std::panic::catch_unwind(|| testkit::simulator::crash::run(seed));
         match outcome {
@@ -36,15 +36,16 @@ fn every_event_arrives_once_although_processes_crash() {
                 crashes += summary.crashes;
                 restored += summary.restored;
                 delivered += summary.delivered;
+                released += summary.released;
             }
             Ok(Err(problem)) => panic!("{problem}\n{}", replay(seed)),
             Err(_) => panic!("seed {seed} panicked\n{}", replay(seed)),
         }
     }
     if seeds.end - seeds.start >= 600 {
-        let idle = (crashes, restored, delivered);
+        let idle = (crashes, restored, delivered, released);
         assert!(
-            crashes > 1_000 && restored > 1_000 && delivered > 20_000,
+            crashes > 1_000 && restored > 1_000 && delivered > 20_000 && released > 300,
             "the runs have become idle: {idle:?}"
         );
     }

@@ -4,7 +4,8 @@
 use std::sync::{Arc, OnceLock};
 
 use eio_proto::Sid;
-use engine_core::{Claim, Claimant, Claimed, Moment, SessionKey, SocketKey};
+use engine_core::{Claim, Claimant, Claimed, Moment, Released, SessionKey, SocketKey};
+use tokio::sync::oneshot;
 
 use super::{Entry, ShardState, put};
 use crate::calls::contain;
@@ -111,6 +112,13 @@ impl ShardState {
         });
         let entry = Entry { key: socket, socket: Socket { shared }, namespace, is_connected: false };
         put(&mut self.sockets, socket.slot(), entry);
+    }
+
+    /// Another node takes a socket over. Whoever asked is told when all that follows from it has been begun.
+    pub(crate) fn release(&mut self, pid: Sid, done: oneshot::Sender<Released>) {
+        let now = self.now();
+        let outcome = self.core.handle_release(now, pid);
+        self.announce(done, outcome);
     }
 
     /// The application gives a socket back.

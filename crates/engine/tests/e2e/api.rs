@@ -5,6 +5,7 @@
 
 mod connecting;
 mod links;
+mod nodes;
 mod peers;
 mod restore;
 mod transports;

@@ -423,6 +423,7 @@ impl Outside {
                 | Heard::Disconnected { .. }
                 | Heard::Forgotten { .. }
                 | Heard::SessionClosed { .. }
+                | Heard::Released { .. }
                 | Heard::Taken { .. } => {}
             }
         }

@@ -37,7 +37,10 @@ impl World {
             self.model.end_life(&old.sid);
         }
         self.model.begin_life(&sid, &namespace, mail);
-        self.known.insert((shard, accepted.socket), Known { sid, namespace, is_connected: true });
+        self.known.insert(
+            (shard, accepted.socket),
+            Known { sid, pid: accepted.pid, namespace, is_connected: true },
+        );
     }
 
     pub(super) fn hear_event(
@@ -134,6 +137,11 @@ impl World {
                 });
                 if sent == 0 {
                     self.tokens.remove(&token);
+                }
+            }
+            (49..50, Some((shard, socket))) => {
+                if let Some(pid) = self.known[&(shard, socket)].pid {
+                    self.cluster.release(pid);
                 }
             }
             _ => self.broadcast(someone),

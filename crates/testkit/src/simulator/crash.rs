@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use eio_proto::{Revision, Sid};
-use engine_core::{Config, Flags, LinkKey, Opening, Order, Recovery, Restored, SocketKey, Target};
+use engine_core::{Config, Flags, LinkKey, Opening, Order, Recovery, Released, Restored, SocketKey, Target};
 use sio_proto::Body;
 
 use super::dice::Dice;
@@ -25,6 +25,8 @@ pub struct CrashSummary {
     pub restored: u64,
     /// Sockets that came back, these included.
     pub recovered: u64,
+    /// Sockets that were given up for another node.
+    pub released: u64,
     /// Restorations that came too late, or were refused.
     pub in_vain: u64,
 }
@@ -149,7 +151,8 @@ impl World {
             83..86 => self.lose(peer, false),
             86..88 => self.lose(peer, true),
             88..95 => self.connect(peer),
-            95..97 => self.mutter(peer),
+            95..96 => self.mutter(peer),
+            96..97 => self.give_up(peer),
             97..99 => {
                 let millis = self.dice.pick(&[1, 100, 1_000, 6_000, 30_000]);
                 let until = self.cluster.now() + Duration::from_millis(millis);
@@ -252,10 +255,19 @@ impl World {
         }
     }
 
+    /// Another node wants a socket, and then does not come to restore it: its peer asks for it again.
+    fn give_up(&mut self, peer: usize) {
+        if let Some((pid, _, _)) = self.socket_of(peer) {
+            self.cluster.release(pid);
+        }
+    }
+
     fn crash(&mut self) {
         self.summary.crashes += 1;
         let shards = self.dice.between(1, 4) as usize;
-        self.cluster.crash(shards, &self.config, 1_000_000 + self.dice.between(0, 1 << 40));
+        // With a number of its own, as processes of a cluster have, or as one that is alone.
+        let node = if self.dice.chance(50) { self.dice.between(1, 65_535) as u16 } else { 0 };
+        self.cluster.crash(node, shards, &self.config, 1_000_000 + self.dice.between(0, 1 << 40));
         for peer in 0..self.peers.len() {
             self.lose(peer, false);
         }
@@ -333,6 +345,9 @@ impl World {
                     self.asks.push_back(Ask { shard, socket, pid, order });
                 }
                 Heard::Connect { socket, .. } => self.accept(shard, socket),
+                Heard::Released { outcome, .. } => {
+                    self.summary.released += u64::from(outcome == Released::Held)
+                }
                 Heard::Reply { .. }
                 | Heard::Message { .. }
                 | Heard::Event { .. }

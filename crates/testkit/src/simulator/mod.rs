@@ -132,6 +132,7 @@ struct Conn {
 
 struct Known {
     sid: String,
+    pid: Option<Sid>,
     namespace: String,
     is_connected: bool,
 }
@@ -792,7 +793,7 @@ impl World {
                     self.model.end_life(&known.sid);
                 }
             }
-            Heard::SessionClosed { .. } => {}
+            Heard::SessionClosed { .. } | Heard::Released { .. } => {}
             Heard::Taken { socket } => {
                 if let Some(mut known) = self.known.remove(&(shard, socket)) {
                     known.is_connected = false;
