@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,8 +21,8 @@ use eio_proto::{
 use engine_core::{Opening, Reply, RequestId};
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE,
-    UPGRADE, USER_AGENT,
+    RETRY_AFTER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    SET_COOKIE, UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
@@ -264,6 +265,9 @@ where
     let sid = query.sid.as_deref().and_then(Sid::parse);
     match (admission, sid.and_then(|sid| Some((sid, server.port_of(sid)?)))) {
         (Admission::Open(transport), _) => {
+            if server.refuses_sessions.load(Ordering::Relaxed) {
+                return draining(is_upgrade);
+            }
             if let Some(allow) = &server.http.allow_request {
                 let opening = Arc::new(OpeningRequest {
                     uri: request.uri().clone(),
@@ -517,6 +521,15 @@ pub(crate) struct Cut;
 fn status(code: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = code;
+    response
+}
+
+/// What a new session gets from a server that drains. Peers try again by themselves, and proxies at another server.
+fn draining(is_upgrade: bool) -> Response<Full<Bytes>> {
+    let mut response = refusal(HandshakeFault::Forbidden, Some("the server is shutting down"), is_upgrade);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    // In seconds. Another server is there at once; this one, if it is the only one, is back in a moment.
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

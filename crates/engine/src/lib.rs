@@ -21,6 +21,7 @@ mod ack;
 mod builder;
 mod calls;
 mod cors;
+mod drain;
 mod emitter;
 mod handshake;
 mod http;
