@@ -26,6 +26,7 @@ pub(crate) fn run(args: &IdleArgs) -> anyhow::Result<Report> {
     let hold_begin = Sample::take(pids)?;
     load.poll_until(Instant::now() + secs(args.hold)?, &mut Quiet)?;
     let holding = hold_begin.until(&Sample::take(pids)?);
+    let memory_held = usage::memory(pids)?;
 
     let counts = &load.swarm.counts;
     let conns = args.conns as u64;
@@ -39,6 +40,8 @@ pub(crate) fn run(args: &IdleArgs) -> anyhow::Result<Report> {
     let anonymous = kib_each(memory_before.map(|m| m.anonymous), memory_after.map(|m| m.anonymous));
     let own = kib_each(own_before.map(|m| m.resident), own_after.map(|m| m.resident));
     report.add("rss_kib_per_conn", "server memory per connection", resident, "KiB");
+    let held = kib_each(memory_before.map(|m| m.resident), memory_held.map(|m| m.resident));
+    report.add("held_kib_per_conn", "the same after the hold", held, "KiB");
     report.add("anon_kib_per_conn", "of it anonymous", anonymous, "KiB");
     report.add("rss_before_kib", "server memory before", memory_before.map(|m| m.resident >> 10), "KiB");
     report.add("rss_after_kib", "server memory after", memory_after.map(|m| m.resident >> 10), "KiB");
