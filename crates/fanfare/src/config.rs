@@ -13,6 +13,7 @@ use crate::auth::AuthConfig;
 use crate::limits::LimitsConfig;
 use crate::rabbitmq::RabbitmqConfig;
 use crate::realtime::PresenceConfig;
+use crate::redis_ingest::RedisIngestConfig;
 use crate::runners::RunnersConfig;
 use crate::settings::{self, ENTRIES, RawConfig};
 
@@ -34,6 +35,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("FANFARE_API_KEY", "auth.api_key"),
     ("FANFARE_DATA_DIR", "store.data_dir"),
     ("RABBITMQ_URL", "rabbitmq.url"),
+    ("REDIS_URL", "redis_ingest.url"),
 ];
 
 /// Everything that a server needs to know to start.
@@ -69,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) github: Option<Github>,
     /// What is taken from RabbitMQ, if there is a broker.
     pub(crate) rabbitmq: Option<RabbitmqConfig>,
+    /// What is taken from Redis, if anything is.
+    pub(crate) redis_ingest: Option<RedisIngestConfig>,
     /// Where runners hear of what people decide, if anywhere.
     pub(crate) runners: Option<RunnersConfig>,
     /// The tools that sockets may ask, by id.
@@ -396,6 +400,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         store,
         github,
         rabbitmq,
+        redis_ingest,
         log,
     } = raw;
     let auth = AuthConfig::convert(auth)?;
@@ -487,6 +492,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         github: github_settings(github)?,
         runners: runners(runs)?,
         rabbitmq: RabbitmqConfig::convert(rabbitmq)?,
+        redis_ingest: RedisIngestConfig::convert(redis_ingest)?,
         tools,
         limits: LimitsConfig::convert(&limits)?,
         engine,
@@ -561,7 +567,7 @@ pub(crate) fn nonzero(key: &str, text: &str) -> Result<Duration, String> {
     if duration.is_zero() { Err(format!("{key} must be more than nothing")) } else { Ok(duration) }
 }
 
-fn at_least(key: &str, value: usize, least: usize) -> Result<usize, String> {
+pub(crate) fn at_least(key: &str, value: usize, least: usize) -> Result<usize, String> {
     if value < least { Err(format!("{key} of {value} is less than {least}")) } else { Ok(value) }
 }
 

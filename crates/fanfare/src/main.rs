@@ -14,6 +14,7 @@ mod limits;
 mod logs;
 mod rabbitmq;
 mod realtime;
+mod redis_ingest;
 mod rest;
 
 mod run;

@@ -20,6 +20,7 @@ use crate::filters::Filters;
 use crate::limits::Limits;
 use crate::rabbitmq::{self, Queues};
 use crate::realtime::{self, Hub, Member};
+use crate::redis_ingest::Ingest;
 use crate::rest::{self, App};
 use crate::runners::Runners;
 use crate::tally::Tally;
@@ -124,6 +125,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         rates: Arc::default(),
         github: Arc::new(config.github.clone()),
         queues: rabbitmq::Watch::default(),
+        redis_ingest: rabbitmq::Watch::default(),
         schedules: Arc::default(),
         made_rooms: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
@@ -131,7 +133,8 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     };
     tokio::spawn(rest::sample(server.clone(), app.rates.clone()));
     let queues = Queues::start(config.rabbitmq.as_ref(), &app);
-    let app = App { queues: queues.watch(), ..app };
+    let ingest = Ingest::start(config.redis_ingest.as_ref(), &app);
+    let app = App { queues: queues.watch(), redis_ingest: ingest.watch(), ..app };
 
     let mut open = Vec::new();
     for (name, listener, address) in doors {
@@ -149,7 +152,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     app.hub.tell_system(hub::admin::SystemNews::Stopping);
     tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
     let shutdown = async {
-        queues.stop().await;
+        tokio::join!(queues.stop(), ingest.stop());
         server.shutdown(config.drain).await;
     };
     tokio::select! {

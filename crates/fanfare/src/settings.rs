@@ -399,6 +399,43 @@ settings! {
         celery: RawCelery = RawCelery::default(),
     }
 
+    /// Events that are taken from Redis: from a stream, each kept once, and from a channel. See `docs/REDIS.md`.
+    redis_ingest: RedisIngest {
+        /// Address of Redis, such as `redis://user:password@host:6379/0`; `rediss://` over TLS; also `redis+sentinel://`
+        /// and `redis+cluster://`. Also the variable REDIS_URL.
+        url: Secret = Secret::default(),
+        /// PEM file with certificates of authorities that are trusted instead of the machine's, for `rediss://`.
+        ca_file: String = String::new(),
+        /// Stream that events are taken from by a consumer group. Empty: none are.
+        stream: String = String::new(),
+        /// The consumer group; it is made if it is not there. Servers with one store share one group; a server with a
+        /// store of its own needs a group of its own.
+        group: String = "fanfare".into(),
+        /// Name within the group. Empty: the machine's. One that stays the same finds its unfinished entries at once
+        /// after a restart.
+        consumer: String = String::new(),
+        /// Entries that are read at once. Lower: less is read again after a kill, and is recognised. Higher: more is
+        /// kept by one flush of the disk.
+        batch: usize = 500,
+        /// How long an entry may be unfinished at another consumer before it is taken over. Lower than what a slow
+        /// store may take: entries are read twice, and recognised. Higher: what a dead consumer had waits that much
+        /// longer.
+        claim_after: String = "30s".into(),
+        /// Channel that events are taken from, as they come: what is published while nobody listens is lost. With `*`,
+        /// `?` or `[` it is a pattern. Empty: none are.
+        channel: String = String::new(),
+        /// Whether servers at the same channel take turns, so that each event is kept once. Set it to false if each has
+        /// a store of its own.
+        take_turns: bool = true,
+        /// Stream for what can never be kept, with the reason. Empty: the stream's (or channel's) name in braces, and
+        /// `.dead`.
+        dead_letter: String = String::new(),
+        /// Entries of that stream; the oldest go.
+        dead_letter_max: usize = 100_000,
+        /// Rooms that events may name, as patterns such as `project:acme`. Others are refused. `*`: all.
+        rooms: Vec<String> = vec!["*".to_owned()],
+    }
+
     /// What the process writes about itself.
     log: Log {
         /// "error", "warn", "info", "debug" or "trace".

@@ -5,19 +5,21 @@ use std::time::Duration;
 /// Pauses: each twice the one before, up to a bound; half of each is chance, so that those who failed together do not
 /// come back together.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     failures: u32,
 }
 
 impl Backoff {
-    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+    /// The first pause, and the longest.
+    #[must_use]
+    pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
     /// The next pause. `random` decides on its second half.
-    pub(crate) fn next(&mut self, random: u64) -> Duration {
+    pub fn next(&mut self, random: u64) -> Duration {
         let longest = self.first.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
         let longest = longest.min(self.longest);
         self.failures = self.failures.saturating_add(1);
@@ -27,13 +29,14 @@ impl Backoff {
     }
 
     /// All is well again.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
 /// A random number; the same one each time if the system has none, which costs the chance only.
-pub(crate) fn random() -> u64 {
+#[must_use]
+pub fn random() -> u64 {
     getrandom::u64().unwrap_or_default()
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 /// Silence after which a queue is deaf: three canaries, and a bit.
-pub(crate) const DEAF_AFTER: Duration = Duration::from_secs(10);
+pub const DEAF_AFTER: Duration = Duration::from_secs(10);
 
 /// How one queue is doing. Shared between its consumer and whoever shows it.
 #[derive(Debug)]
@@ -15,25 +15,25 @@ pub struct Health {
     queue: String,
     broker: String,
     /// Messages that came, canaries not counted.
-    pub(crate) received: AtomicU64,
+    pub received: AtomicU64,
     /// Of those, kept.
-    pub(crate) kept: AtomicU64,
+    pub kept: AtomicU64,
     /// Of those, known already.
-    pub(crate) repeated: AtomicU64,
+    pub repeated: AtomicU64,
     /// Of those, read over.
-    pub(crate) ignored: AtomicU64,
+    pub ignored: AtomicU64,
     /// Of those, put among the dead, or rejected where there is no such queue.
-    pub(crate) dead: AtomicU64,
+    pub dead: AtomicU64,
     /// Times that a message was tried again.
-    pub(crate) retried: AtomicU64,
+    pub retried: AtomicU64,
     /// Canaries that were sent.
-    pub(crate) canaries_sent: AtomicU64,
+    pub canaries_sent: AtomicU64,
     /// Canaries that came, whoever had sent them.
-    pub(crate) canaries_heard: AtomicU64,
+    pub canaries_heard: AtomicU64,
     /// Connections that were made.
-    pub(crate) connections: AtomicU64,
+    pub connections: AtomicU64,
     /// Messages that are taken and not acknowledged.
-    pub(crate) underway: AtomicU64,
+    pub underway: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -49,7 +49,7 @@ struct State {
 /// What [`Health`] shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The queue.
+    /// The queue, or whatever else brings messages.
     pub queue: String,
     /// The broker, without user and password.
     pub broker: String,
@@ -80,7 +80,9 @@ pub struct Report {
 }
 
 impl Health {
-    pub(crate) fn new(queue: &str, broker: &str) -> Self {
+    /// Of a queue, or whatever else brings messages, by its name, at the broker that is shown as `broker`.
+    #[must_use]
+    pub fn new(queue: &str, broker: &str) -> Self {
         Self {
             queue: queue.to_owned(),
             broker: broker.to_owned(),
@@ -132,7 +134,7 @@ impl Health {
         let silence = state.heard_at.elapsed();
         (silence >= DEAF_AFTER).then(|| {
             let why = state.complaint.as_deref().unwrap_or("connected, but no message came through");
-            format!("nothing was heard of queue `{}` for {} s: {why}", self.queue, silence.as_secs())
+            format!("nothing was heard of `{}` for {} s: {why}", self.queue, silence.as_secs())
         })
     }
 
@@ -149,31 +151,31 @@ impl Health {
     }
 
     /// There is a connection, and messages may come. Answers how many there were before.
-    pub(crate) fn connected(&self) -> u64 {
+    pub fn connected(&self) -> u64 {
         let mut state = self.lock();
         (state.is_connected, state.complaint) = (true, None);
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
     /// There is none any more.
-    pub(crate) fn lost(&self, why: String) {
+    pub fn lost(&self, why: String) {
         self.underway.store(0, Ordering::Relaxed);
         let mut state = self.lock();
         (state.is_connected, state.complaint) = (false, Some(why));
     }
 
     /// The queue was heard, or cannot be because we do not listen.
-    pub(crate) fn heard(&self) {
+    pub fn heard(&self) {
         self.lock().heard_at = Instant::now();
     }
 
     /// Messages wait, because of this; `None`: they do not any more.
-    pub(crate) fn waits(&self, why: Option<String>) {
+    pub fn waits(&self, why: Option<String>) {
         self.lock().complaint = why;
     }
 
     /// How long nothing was heard.
-    pub(crate) fn silence(&self) -> Duration {
+    pub fn silence(&self) -> Duration {
         self.lock().heard_at.elapsed()
     }
 

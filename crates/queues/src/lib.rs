@@ -36,8 +36,9 @@ mod session;
 mod source;
 
 pub use address::Address;
+pub use backoff::{Backoff, random};
 pub use consumer::{Consumer, Running};
-pub use health::{Health, Report};
+pub use health::{DEAF_AFTER, Health, Report};
 pub use identity::Identity;
 pub use intake::{Answer, Begun, Intake, Turn, Verdict};
 pub use line::QueueLine;

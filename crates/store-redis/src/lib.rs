@@ -43,6 +43,7 @@ mod address;
 mod body;
 pub mod bus;
 mod call;
+mod connector;
 mod fault;
 mod health;
 mod keys;
@@ -67,6 +68,7 @@ use tokio::runtime::{Handle, Runtime};
 
 pub use crate::address::Address;
 use crate::call::Bounds;
+pub use crate::connector::{Connector, Push};
 pub use crate::fault::{Failure, OpenFault};
 use crate::health::Health;
 use crate::keys::Keys;
@@ -121,6 +123,7 @@ impl Options {
             tls_root: self.tls_root.clone(),
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
+            push: None,
         }
     }
 

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
-    TlsCertificates, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, ProtocolVersion,
+    RedisConnectionInfo, TlsCertificates, Value,
 };
 use tokio::sync::Mutex;
 
 use crate::address::{Address, Credentials, Node, Way};
+use crate::connector::Push;
 use crate::fault::Failure;
 use crate::script::Script;
 
@@ -30,6 +31,8 @@ pub(crate) struct Terms {
     pub(crate) tls_root: Option<Vec<u8>>,
     pub(crate) connect_timeout: Duration,
     pub(crate) command_timeout: Duration,
+    /// Who hears what the server says unasked; `None`: nobody subscribes to anything.
+    pub(crate) push: Option<Push>,
 }
 
 /// The connection, when there is one.
@@ -126,7 +129,7 @@ impl Link {
         }
     }
 
-    async fn find(&self) -> Result<MultiplexedConnection, Failure> {
+    pub(crate) async fn find(&self) -> Result<MultiplexedConnection, Failure> {
         let Terms { address, .. } = &self.terms;
         let mut last = Failure::Refused("there is no server to ask".to_owned());
         for node in &address.nodes {
@@ -195,7 +198,7 @@ impl Link {
         credentials: &Credentials,
         database: i64,
     ) -> Result<MultiplexedConnection, Failure> {
-        let Terms { address, tls_root, connect_timeout, command_timeout } = &self.terms;
+        let Terms { address, tls_root, connect_timeout, command_timeout, push } = &self.terms;
         let (host, port) = (node.host.clone(), node.port);
         let place = if address.is_tls {
             ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
@@ -208,6 +211,9 @@ impl Link {
         }
         if let Some(password) = &credentials.password {
             settings = settings.set_password(password);
+        }
+        if push.is_some() {
+            settings = settings.set_protocol(ProtocolVersion::RESP3);
         }
         let information = place.into_connection_info()?.set_redis_settings(settings);
         // An answer must not wait for the next question.
@@ -222,6 +228,10 @@ impl Link {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(*connect_timeout))
             .set_response_timeout(Some(*command_timeout));
+        let config = match push {
+            Some(push) => config.set_push_sender(push.sender()),
+            None => config,
+        };
         Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
     }
 }

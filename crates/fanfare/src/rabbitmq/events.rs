@@ -35,20 +35,29 @@ pub(crate) enum Mode {
     },
 }
 
-/// Keeps what one queue brings.
+/// Rooms that senders may name.
+#[derive(Clone, Debug)]
+pub(crate) struct Rooms {
+    /// The setting that says so.
+    pub(crate) setting: &'static str,
+    /// Which they are.
+    pub(crate) patterns: Vec<RoomPattern>,
+}
+
+/// Keeps what one queue brings, or whatever else brings messages one after the other.
 pub(crate) struct Events {
     app: App,
     /// The scope of keys that mean something for this queue only.
     scope: String,
     mode: Mode,
-    rooms: Vec<RoomPattern>,
+    rooms: Rooms,
     lane: Arc<Lane>,
 }
 
 impl Events {
-    /// For the queue of this name.
-    pub(crate) fn new(app: App, queue: &str, mode: Mode, rooms: Vec<RoomPattern>) -> Self {
-        Self { app, scope: format!("rabbitmq:{queue}"), mode, rooms, lane: Arc::default() }
+    /// For a queue whose identities mean something within `scope`.
+    pub(crate) fn new(app: App, scope: String, mode: Mode, rooms: Rooms) -> Self {
+        Self { app, scope, mode, rooms, lane: Arc::default() }
     }
 
     async fn begin_events(
@@ -115,7 +124,7 @@ impl Events {
 
     /// Refuses rooms that the queue's senders have no business in.
     fn check_rooms(&self, rooms: &[RoomName], audience: Audience) -> Result<(), Fault> {
-        let is_allowed = |name: &str| self.rooms.iter().any(|pattern| pattern.matches(name));
+        let is_allowed = |name: &str| self.rooms.patterns.iter().any(|pattern| pattern.matches(name));
         let refused = match audience {
             Audience::Rooms => rooms.iter().map(RoomName::as_str).find(|name| !is_allowed(name)),
             // Everybody in a namespace is more than any room.
@@ -126,7 +135,8 @@ impl Events {
         match refused {
             None => Ok(()),
             Some(name) => {
-                Err(Fault::new(Code::Forbidden, format!("rabbitmq.rooms does not allow {name} to be told")))
+                let setting = self.rooms.setting;
+                Err(Fault::new(Code::Forbidden, format!("{setting} does not allow {name} to be told")))
             }
         }
     }

@@ -21,6 +21,7 @@ use crate::rest::App;
 use lane::Pass;
 
 pub(crate) use config::RabbitmqConfig;
+pub(crate) use events::{Events, Mode, Rooms};
 
 /// The consumers at work.
 #[derive(Default)]
@@ -32,7 +33,9 @@ impl Queues {
         let Some(config) = config else { return Self::default() };
         let mut running = Vec::new();
         if let Some((source, mode)) = &config.events {
-            let intake = events::Events::new(app.clone(), &source.queue, mode.clone(), config.rooms.clone());
+            let rooms = Rooms { setting: "rabbitmq.rooms", patterns: config.rooms.clone() };
+            let scope = format!("rabbitmq:{}", source.queue);
+            let intake = Events::new(app.clone(), scope, mode.clone(), rooms);
             running.push(Consumer::new(config.address.clone(), source.clone(), Arc::new(intake)).start());
         }
         if let Some((source, project)) = &config.celery {
@@ -44,7 +47,7 @@ impl Queues {
 
     /// How they are doing.
     pub(crate) fn watch(&self) -> Watch {
-        Watch(self.0.iter().map(|running| running.health().clone()).collect())
+        Watch::of(self.0.iter().map(|running| running.health().clone()))
     }
 
     /// Takes nothing new, and ends once what is under way is kept.
@@ -58,6 +61,11 @@ impl Queues {
 pub(crate) struct Watch(Arc<[Arc<Health>]>);
 
 impl Watch {
+    /// Over these.
+    pub(crate) fn of(all: impl Iterator<Item = Arc<Health>>) -> Self {
+        Self(all.collect())
+    }
+
     /// One report for each queue.
     pub(crate) fn reports(&self) -> Vec<Report> {
         self.0.iter().map(|health| health.report()).collect()
@@ -68,13 +76,13 @@ impl Watch {
         self.0.iter().find_map(|health| health.deaf())
     }
 
-    /// What `/health` shows; nothing if there are no queues.
-    pub(crate) fn check(&self) -> Option<Value> {
+    /// What `/health` shows, all of them under the name `all`; nothing if there are none.
+    pub(crate) fn check(&self, all: &str) -> Option<Value> {
         let reports = self.reports();
         let first = reports.first()?;
         // The worst of them: one that is not well is what people look for.
         let bad = reports.iter().find(|report| report.status != "ok").unwrap_or(first);
-        Some(json!({ "status": bad.status, "complaint": bad.complaint, "queues": reports }))
+        Some(json!({ "status": bad.status, "complaint": bad.complaint, all: reports }))
     }
 }
 

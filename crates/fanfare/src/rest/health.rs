@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::App;
 
@@ -22,8 +22,10 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     };
     // What is there goes on being delivered; what is to be kept is refused.
     let is_store_failing = complaint.is_some() || dispatcher.is_failing();
-    let rabbitmq = app.queues.check();
-    let is_degraded = is_store_failing || rabbitmq.as_ref().is_some_and(|check| check["status"] != "ok");
+    let rabbitmq = app.queues.check("queues");
+    let redis_ingest = app.redis_ingest.check("sources");
+    let is_bad = |check: &Option<Value>| check.as_ref().is_some_and(|check| check["status"] != "ok");
+    let is_degraded = is_store_failing || is_bad(&rabbitmq) || is_bad(&redis_ingest);
     let mut body = json!({
         "status": if is_degraded { "degraded" } else { "healthy" },
         "service": "socketio",
@@ -49,8 +51,10 @@ pub(super) async fn health(State(app): State<App>) -> Response {
             },
         },
     });
-    if let Some(check) = rabbitmq {
-        body["checks"]["rabbitmq"] = check;
+    for (name, check) in [("rabbitmq", rabbitmq), ("redis_ingest", redis_ingest)] {
+        if let Some(check) = check {
+            body["checks"][name] = check;
+        }
     }
     super::json(StatusCode::OK, &body)
 }
@@ -60,12 +64,12 @@ pub(super) async fn live() -> Response {
     super::json(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: the process takes new work; 503 once it is shutting down, or while a queue that it should hear is not
-/// heard.
+/// `GET /readyz`: the process takes new work; 503 once it is shutting down, or while a queue or stream that it should hear is
+/// not heard.
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let (status, body) = if !app.is_ready.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "draining" }))
-    } else if let Some(complaint) = app.queues.deaf() {
+    } else if let Some(complaint) = app.queues.deaf().or_else(|| app.redis_ingest.deaf()) {
         (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "deaf", "complaint": complaint }))
     } else {
         (StatusCode::OK, json!({ "status": "ready" }))

@@ -31,6 +31,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         faults: app.tally.faults(),
         limited: app.hub.limits.refused().collect(),
         queues: app.queues.reports(),
+        redis_ingest: app.redis_ingest.reports(),
     }));
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
@@ -50,6 +51,7 @@ struct Scrape {
     faults: Vec<(Code, u64)>,
     limited: Vec<(&'static str, u64)>,
     queues: Vec<Report>,
+    redis_ingest: Vec<Report>,
 }
 
 impl Collector for Scrape {
@@ -108,7 +110,8 @@ impl Collector for Scrape {
         by_label(&mut encoder, "refusals", "Requests and commands refused", "code", refusals)?;
         let limited = self.limited.iter().copied();
         by_label(&mut encoder, "limited", "What was beyond a limit", "limit", limited)?;
-        by_queue(&mut encoder, &self.queues)?;
+        by_queue(&mut encoder, "rabbitmq", "queue", &self.queues)?;
+        by_queue(&mut encoder, "redis_ingest", "source", &self.redis_ingest)?;
 
         let mut totals: Vec<(&'static str, u64)> = Vec::new();
         for shard in &self.stats.counters {
@@ -129,21 +132,26 @@ impl Collector for Scrape {
     }
 }
 
-/// What the queues brought, by queue and by what became of it.
-fn by_queue(encoder: &mut DescriptorEncoder<'_>, queues: &[Report]) -> std::fmt::Result {
-    let (name, help) = ("rabbitmq_messages", "Messages from RabbitMQ by what became of them");
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+/// What queues brought, by queue and by what became of it; the label that names one is `label`.
+fn by_queue(
+    encoder: &mut DescriptorEncoder<'_>,
+    prefix: &str,
+    label: &str,
+    queues: &[Report],
+) -> std::fmt::Result {
+    let (name, help) = (format!("{prefix}_messages"), "Messages taken, by what became of them");
+    let mut family = encoder.encode_descriptor(&name, help, None, MetricType::Counter)?;
     for Report { queue, kept, repeated, ignored, dead, .. } in queues {
         for (outcome, count) in [("kept", kept), ("repeated", repeated), ("ignored", ignored), ("dead", dead)]
         {
-            let labels = [("queue", queue.as_str()), ("outcome", outcome)];
+            let labels = [(label, queue.as_str()), ("outcome", outcome)];
             ConstCounter::<u64>::new(*count).encode(family.encode_family(&labels)?)?;
         }
     }
-    let (name, help) = ("rabbitmq_heard", "Whether a queue is heard: 1 if it is");
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let (name, help) = (format!("{prefix}_heard"), format!("Whether a {label} is heard: 1 if it is"));
+    let mut family = encoder.encode_descriptor(&name, &help, None, MetricType::Gauge)?;
     for report in queues {
-        let labels = [("queue", report.queue.as_str())];
+        let labels = [(label, report.queue.as_str())];
         ConstGauge::<u64>::new(u64::from(report.status == "ok")).encode(family.encode_family(&labels)?)?;
     }
     Ok(())

@@ -75,6 +75,8 @@ pub(crate) struct App {
     pub(crate) github: Arc<Option<Github>>,
     /// How the queues of RabbitMQ are doing.
     pub(crate) queues: Watch,
+    /// How the streams and channels of Redis are doing that events are taken from.
+    pub(crate) redis_ingest: Watch,
     /// How many events wait for their moment.
     pub(crate) schedules: Arc<schedules::Count>,
     /// How many rooms were made by hand.

@@ -110,6 +110,7 @@ pub(super) async fn stats(State(app): State<App>) -> Response {
         "mailbox_refusals": stats.mailbox_refusals,
         "tools": app.hub.tool_stats(),
         "rabbitmq": app.queues.reports(),
+        "redis_ingest": app.redis_ingest.reports(),
         "counters": counters,
     });
     super::json(StatusCode::OK, &body)

@@ -14,7 +14,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command.args(arguments).current_dir(env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if ["FANFARE_", "SOCKET", "REST_API_", "JWT_SECRET", "RABBITMQ_"]
+        if ["FANFARE_", "SOCKET", "REST_API_", "JWT_SECRET", "RABBITMQ_", "REDIS_"]
             .iter()
             .any(|prefix| text.starts_with(prefix))
         {
@@ -121,6 +121,26 @@ impl Fanfare {
     pub(crate) fn delete(&self, path: &str) -> Reply {
         let response = agent().delete(format!("{}{path}", self.api())).call().expect("an answer");
         Reply::of(response)
+    }
+
+    /// How many events a room has had.
+    pub(crate) fn last_seq(&self, room: &str) -> u64 {
+        let page = self.get(&format!("/api/v1/rooms/{room}/events?limit=1")).json();
+        page["last_seq"].as_u64().unwrap_or_default()
+    }
+
+    /// All events of a room's log.
+    pub(crate) fn log(&self, room: &str) -> Vec<Value> {
+        let mut all: Vec<Value> = Vec::new();
+        loop {
+            let page =
+                self.get(&format!("/api/v1/rooms/{room}/events?after={}&limit=1000", all.len())).json();
+            let events = page["events"].as_array().expect("events");
+            if events.is_empty() {
+                return all;
+            }
+            all.extend(events.iter().cloned());
+        }
     }
 
     /// Tells it to stop, and answers its exit code.

@@ -17,6 +17,7 @@ mod notices;
 mod presence;
 mod publish;
 mod queues;
+mod redis_ingest;
 mod robustness;
 mod rooms;
 mod run;

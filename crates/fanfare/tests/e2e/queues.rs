@@ -279,21 +279,11 @@ fn queue_status(server: &Fanfare) -> String {
 }
 
 fn last_seq(server: &Fanfare) -> u64 {
-    let page = server.get(&format!("/api/v1/rooms/{ROOM}/events?limit=1")).json();
-    page["last_seq"].as_u64().unwrap_or_default()
+    server.last_seq(ROOM)
 }
 
-/// All events of the room.
 fn log(server: &Fanfare) -> Vec<Value> {
-    let mut all: Vec<Value> = Vec::new();
-    loop {
-        let page = server.get(&format!("/api/v1/rooms/{ROOM}/events?after={}&limit=1000", all.len())).json();
-        let events = page["events"].as_array().expect("events");
-        if events.is_empty() {
-            return all;
-        }
-        all.extend(events.iter().cloned());
-    }
+    server.log(ROOM)
 }
 
 /// All messages of a queue, taken out of it.

@@ -1,0 +1,204 @@
+//! Redis in front of the binary: a real server, the stock client of Python, and whatever goes wrong on the way.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use testkit::redis::RedisServer;
+
+use crate::broker::wait;
+use crate::fanfare::{DataDir, Fanfare, command};
+use crate::installed::{python_of, succeed};
+use crate::watcher::Watcher;
+
+const STREAM: &str = "app.events";
+const DEAD: &str = "{app.events}.dead";
+const ROOM: &str = "project:redis";
+
+/// Entries of the great draining; every 500th is poison.
+const ENTRIES: u64 = 10_000;
+
+#[test]
+#[ignore = "starts redis-server, installs redis with pip"]
+fn ten_thousand_entries_are_kept_once_while_server_and_redis_come_and_go() {
+    let mut redis = RedisServer::start_durable();
+    let data = DataDir::new();
+    python(&redis, &["stream", STREAM, "0", &ENTRIES.to_string()]);
+    let expected: Vec<u64> = (0..ENTRIES).filter(|number| number % 500 != 499).collect();
+    let start = |redis: &RedisServer| serve(redis, &data, &[stream(), "redis_ingest.batch=100".into()]);
+    let mut kept = 0;
+    for round in 0..5 {
+        let server = start(&redis);
+        let goal = (kept + 1_000).min(expected.len() as u64);
+        wait("it keeps what the stream brings", || server.last_seq(ROOM) >= goal);
+        if round == 2 {
+            redis.kill();
+            wait("it notices", || status(&server) != "ok");
+            redis.restart();
+            let before = server.last_seq(ROOM);
+            wait("it goes on", || server.last_seq(ROOM) > before || before >= expected.len() as u64);
+        }
+        kept = server.last_seq(ROOM);
+        // Signal 9.
+        drop(server);
+    }
+    let server = start(&redis);
+    wait("all are kept", || server.last_seq(ROOM) >= expected.len() as u64);
+    wait("nothing is pending", || pending(&redis) == "0");
+    wait("the poison is found", || redis.ask(&["XLEN", DEAD]) == (ENTRIES / 500).to_string());
+    let numbers: Vec<u64> =
+        server.log(ROOM).iter().map(|event| event["data"].as_u64().expect("a number")).collect();
+    assert_eq!(numbers.len(), expected.len(), "each is there once");
+    assert_eq!(numbers, expected, "in the order of the stream");
+    assert_eq!(server.terminate(), Some(0));
+    assert_eq!(pending(&redis), "0");
+    let dead = redis.ask(&["XRANGE", DEAD, "-", "+"]);
+    let told = |what: &str| dead.matches(what).count();
+    assert_eq!((told("x-fanfare-code bad_request"), told("x-fanfare-code bad_payload")), (10, 10), "{dead}");
+    assert_eq!((told("x-fanfare-stream app.events"), told("json {nonsense")), (20, 10), "{dead}");
+}
+
+#[test]
+#[ignore = "starts redis-server"]
+fn what_a_dead_consumer_has_left_is_taken_over_and_keys_count_once() {
+    let redis = RedisServer::start();
+    let data = DataDir::new();
+    assert_eq!(redis.ask(&["XGROUP", "CREATE", STREAM, "fanfare", "0", "MKSTREAM"]), "OK");
+    let event = |name: &str| json!({ "event": name, "room": ROOM }).to_string();
+    let add = |fields: &[&str]| redis.ask(&[&["XADD", STREAM, "*"], fields].concat());
+    for name in ["a", "b", "c"] {
+        add(&["json", &event(name)]);
+    }
+    let group = ["GROUP", "fanfare", "gone"];
+    let taken = redis.ask(&[&["XREADGROUP"], &group[..], &["STREAMS", STREAM, ">"]].concat());
+    assert_eq!(taken.matches(ROOM).count(), 3, "{taken}");
+    // What was deleted before it was kept is not wanted by anybody.
+    let last = taken.split(' ').filter(|word| word.contains('-')).next_back().expect("an id").to_owned();
+    assert_eq!(redis.ask(&["XDEL", STREAM, &last]), "1");
+    let server = serve(&redis, &data, &[stream(), "redis_ingest.claim_after=500ms".into()]);
+    add(&["anything", &event("d"), "idempotency_key", "key-1"]);
+    add(&["a", "1", "b", "2"]);
+    wait("all are kept", || server.last_seq(ROOM) == 3 && pending(&redis) == "0");
+    let names = |server: &Fanfare| -> Vec<Value> {
+        server.log(ROOM).iter().map(|event| event["event"].clone()).collect()
+    };
+    let mut sorted: Vec<String> = names(&server).iter().map(ToString::to_string).collect();
+    sorted.sort();
+    assert_eq!(sorted, [r#""a""#, r#""b""#, r#""d""#]);
+    wait("the other is dead", || redis.ask(&["XLEN", DEAD]) == "1");
+    assert!(redis.ask(&["XRANGE", DEAD, "-", "+"]).contains("field `json`"));
+    // A batch, and an event whose key came over HTTP before.
+    let again = json!({ "event": "n", "room": ROOM, "idempotency_key": "key-2" });
+    assert_eq!(server.post("/api/v1/events", &again.to_string()).status, 201);
+    add(&["json", &format!("[{},{}]", event("e"), event("f"))]);
+    add(&["json", &again.to_string()]);
+    add(&["json", &event("other"), "idempotency_key", "key-1"]);
+    wait("they are known", || {
+        let report = server.get("/stats").json()["redis_ingest"][0].clone();
+        report["repeated"] == 2 && report["underway"] == 0
+    });
+    assert_eq!(server.last_seq(ROOM), 6);
+    let metrics = server.get("/metrics").body;
+    let line = r#"fanfare_redis_ingest_messages_total{source="app.events",outcome="repeated"} 2"#;
+    assert!(metrics.lines().any(|found| found == line), "{metrics}");
+    assert_eq!(server.get("/health").json()["checks"]["redis_ingest"]["status"], "ok");
+}
+
+#[test]
+#[ignore = "starts redis-server, installs redis with pip"]
+fn entries_that_cannot_be_kept_now_wait_in_their_order() {
+    let redis = RedisServer::start();
+    let data = DataDir::new();
+    python(&redis, &["stream", STREAM, "0", "3000"]);
+    let server = serve(&redis, &data, &[stream(), "store.bytes_max=400000".into()]);
+    wait("the store is full", || status(&server) == "waiting");
+    let health = server.get("/health").json();
+    assert_eq!(health["status"], "degraded");
+    let complaint = health["checks"]["redis_ingest"]["complaint"].as_str().expect("a complaint").to_owned();
+    assert!(complaint.starts_with("store_unavailable"), "{complaint}");
+    assert!(server.last_seq(ROOM) < 2_000, "the store was to be full by then");
+    drop(server);
+    let server = serve(&redis, &data, &[stream()]);
+    wait("all are kept", || server.last_seq(ROOM) >= 2_994 && pending(&redis) == "0");
+    let numbers: Vec<u64> =
+        server.log(ROOM).iter().map(|event| event["data"].as_u64().expect("a number")).collect();
+    let expected: Vec<u64> = (0..3_000).filter(|number| number % 500 != 499).collect();
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+#[ignore = "starts redis-server, installs redis with pip"]
+fn servers_at_one_channel_take_turns_and_poison_is_put_aside() {
+    let mut redis = RedisServer::start();
+    let (here, there) = (DataDir::new(), DataDir::new());
+    let settings = ["redis_ingest.channel=app.*", "redis_ingest.dead_letter=dead"].map(String::from);
+    let first = serve(&redis, &here, &settings);
+    wait("it listens", || status(&first) == "ok");
+    let second = serve(&redis, &there, &settings);
+    wait("it listens, too", || status(&second) == "ok");
+    let (mut watcher, _) = Watcher::connect(first.api(), "/socket.io/", "/");
+    watcher.ask("subscribe", &json!({ "room": ROOM }));
+    let event = |data: u64| json!({ "event": "n", "room": ROOM, "data": data }).to_string();
+    let both = format!("[{},{}]", event(2), event(3));
+    python(&redis, &["channel", "app.one", &event(1), "{nonsense", &both, &event(1)]);
+    for expected in [1, 2, 3, 1] {
+        assert_eq!(watcher.event().1["data"], expected, "equal messages are both meant");
+    }
+    wait("the poison is put aside", || redis.ask(&["XLEN", "dead"]) == "1");
+    let dead = redis.ask(&["XRANGE", "dead", "-", "+"]);
+    assert!(dead.contains("x-fanfare-channel app.one") && dead.contains("bad_request"), "{dead}");
+    let report = |server: &Fanfare, what: &str| server.get("/stats").json()["redis_ingest"][0][what].clone();
+    wait("the other has heard them", || report(&second, "received") == 4);
+    assert_eq!(report(&second, "ignored"), 4);
+    assert_eq!(second.last_seq(ROOM), 0);
+    // The turn is given back, not waited for.
+    assert_eq!(first.terminate(), Some(0));
+    let mut number = 10;
+    wait("the other takes over", || {
+        number += 1;
+        python(&redis, &["channel", "app.one", &event(number)]);
+        second.last_seq(ROOM) > 0
+    });
+    redis.kill();
+    wait("it notices", || status(&second) != "ok");
+    redis.restart();
+    let before = second.last_seq(ROOM);
+    wait("it listens again", || {
+        python(&redis, &["channel", "app.two", &event(99)]);
+        second.last_seq(ROOM) > before
+    });
+}
+
+/// A server that takes what it is told to from this Redis.
+fn serve(redis: &RedisServer, data: &DataDir, settings: &[String]) -> Fanfare {
+    let mut serve = command(&["serve", "--only", "api", "--api-port", "0"]);
+    serve.args(["--set", "rooms.events_max=100000"]);
+    for setting in settings {
+        serve.args(["--set", setting]);
+    }
+    serve.env("FANFARE_DATA_DIR", data.path());
+    let url = format!("redis_ingest.url={}", redis.address());
+    Fanfare::spawn(serve.args(["--set", &url]))
+}
+
+fn stream() -> String {
+    format!("redis_ingest.stream={STREAM}")
+}
+
+fn status(server: &Fanfare) -> String {
+    let check = server.get("/health").json()["checks"]["redis_ingest"].take();
+    check["status"].as_str().unwrap_or_default().to_owned()
+}
+
+/// How many entries are read and not acknowledged.
+fn pending(redis: &RedisServer) -> String {
+    let groups = redis.ask(&["XINFO", "GROUPS", STREAM]);
+    groups.split(' ').skip_while(|word| *word != "pending").nth(1).unwrap_or_default().to_owned()
+}
+
+/// Publishes with the stock client; see `tests/redis-python/publish.py`.
+fn python(redis: &RedisServer, arguments: &[&str]) {
+    let folder = python_of("redis-python");
+    let mut python = Command::new(folder.join(".venv/bin/python"));
+    let printed = succeed(python.current_dir(&folder).arg("publish.py").arg(redis.address()).args(arguments));
+    assert_eq!(printed, "done\n");
+}
