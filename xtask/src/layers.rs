@@ -26,7 +26,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sio-client", &["eio-proto", "sio-proto", "ws-proto"]),
     ("fanfare-sdk", &["hub"]),
     ("testkit", &["eio-proto", "engine-core", "hub", "sio-proto", "ws-proto"]),
-    ("fanfare", &["auth", "engine", "fanfare-sdk", "hub", "queues", "store-redis", "store-sqlite", "tools"]),
+    (
+        "fanfare",
+        &["auth", "bus", "engine", "fanfare-sdk", "hub", "queues", "store-redis", "store-sqlite", "tools"],
+    ),
     // An implementation of its own, so that it notices the codecs' mistakes.
     ("loadgen", &[]),
     ("xtask", &[]),

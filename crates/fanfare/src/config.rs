@@ -10,6 +10,7 @@ use hub::presence::PresenceLimits;
 use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
+use crate::cluster::ClusterConfig;
 use crate::limits::LimitsConfig;
 use crate::rabbitmq::RabbitmqConfig;
 use crate::realtime::PresenceConfig;
@@ -35,7 +36,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("FANFARE_API_KEY", "auth.api_key"),
     ("FANFARE_DATA_DIR", "store.data_dir"),
     ("RABBITMQ_URL", "rabbitmq.url"),
-    ("REDIS_URL", "redis_ingest.url"),
+    ("REDIS_URL", "redis.url"),
 ];
 
 /// Everything that a server needs to know to start.
@@ -63,8 +64,10 @@ pub(crate) struct Config {
     pub(crate) filters_per_room_max: usize,
     /// What is told of who is there.
     pub(crate) presence: PresenceConfig,
-    /// Where logs and records are kept.
+    /// Where logs and records are kept, if not in Redis.
     pub(crate) store: store_sqlite::Options,
+    /// Redis, which makes this server one of several.
+    pub(crate) cluster: Option<ClusterConfig>,
     /// Bounds of the HTTP interface.
     pub(crate) rest: RestLimits,
     /// Whose webhooks are taken, if any are.
@@ -398,11 +401,19 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         forget,
         runs,
         store,
+        redis,
+        cluster,
         github,
         rabbitmq,
         redis_ingest,
         log,
     } = raw;
+    let redis_ingest = settings::RedisIngest {
+        // What it does not say is as for the cluster.
+        url: if redis_ingest.url.is_empty() { redis.url.clone() } else { redis_ingest.url },
+        ca_file: if redis_ingest.ca_file.is_empty() { redis.ca_file.clone() } else { redis_ingest.ca_file },
+        ..redis_ingest
+    };
     let auth = AuthConfig::convert(auth)?;
     let policies = crate::auth::policies(&rooms, auth.is_open)?;
     let store = store_options(&store)?;
@@ -480,6 +491,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         filters_per_room_max: rooms.filters_max,
         presence: presence_settings(&presence)?,
         store,
+        cluster: ClusterConfig::convert(redis, cluster)?,
         rest: RestLimits {
             body_bytes_max: at_least("rest.body_bytes_max", rest.body_bytes_max, 1)?,
             body_timeout: nonzero("rest.body_timeout", &rest.body_timeout)?,

@@ -80,7 +80,7 @@ impl Runners {
     async fn look(self: Arc<Self>) {
         loop {
             let mut after = None;
-            loop {
+            while self.dispatcher.is_foremost() {
                 let listing = Listing { after: after.take(), limit: PAGE, ..Listing::default() };
                 let Ok(records) = self.dispatcher.store().list(Run::KIND, listing).await else { break };
                 for record in &records {

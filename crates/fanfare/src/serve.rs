@@ -8,14 +8,18 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bus::Bus;
 use engine::{Server, Serving};
 use hub::record::State as _;
+use hub::store::Store;
+use store_redis::RedisStore;
 use store_sqlite::SqliteStore;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::Authenticator;
+use crate::cluster;
 use crate::config::{Config, Listener, Origins};
-use crate::dispatch::{Dispatcher, DueRule, due_rule};
+use crate::dispatch::{Dispatcher, DueRule, Peers, Terms, due_rule};
 use crate::filters::Filters;
 use crate::limits::Limits;
 use crate::rabbitmq::{self, Queues};
@@ -52,9 +56,16 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     tokio::spawn(limits.clone().sweep());
     let hub =
         Arc::new(Hub::new(tally.clone(), limits, auth.clone(), &config.engine, &config.presence, tools));
-    let server = build(&config, &hub).context("the engine could not start")?;
+    let (store, peers) = match &config.cluster {
+        Some(cluster) => {
+            let node = cluster::join(cluster).await?;
+            (Kept::Redis(node.store.clone()), Some(node))
+        }
+        None => (Kept::Sqlite(Arc::new(SqliteStore::open(config.store.clone())?)), None),
+    };
+    let bus = peers.as_ref().map(|node| node.bus.clone());
+    let server = build(&config, &hub, bus.clone()).context("the engine could not start")?;
     let policies = Arc::new(config.policies.clone());
-    let store = Arc::new(SqliteStore::open(config.store.clone())?);
     let postman = Arc::downgrade(&hub);
     let due_rules: Vec<(hub::store::RecordKind, DueRule)> = vec![
         (hub::store::RecordKind::Job, Arc::new(|record, now| Ok(due_rule(record, now, hub::job::due)))),
@@ -87,21 +98,41 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
             }),
         ),
     ];
-    auth.recall(&*store).await.context("what was revoked cannot be known")?;
+    auth.recall(&*store.port()).await.context("what was revoked cannot be known")?;
     let dispatcher = {
         let filters = Filters::new(config.filters_per_room_max);
         let away_max =
             config.engine.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.disconnection_max);
-        let outbox_bytes_max = config.engine.outbox_bytes_max;
-        Dispatcher::start(
-            server.clone(),
-            store.clone(),
+        let terms = Terms {
+            server: server.clone(),
+            store: store.port(),
             policies,
             filters,
-            outbox_bytes_max,
+            outbox_bytes_max: config.engine.outbox_bytes_max,
             away_max,
             due_rules,
-        )
+        };
+        let listener = Arc::downgrade(&hub);
+        let on_news = Box::new(move |news| {
+            if let Some(hub) = listener.upgrade() {
+                hub.handle_node_news(news);
+            }
+        });
+        let peers =
+            peers.map(|node| (Peers { bus: node.bus, feed: node.feed, on_news }, node.requests, node.reach));
+        match peers {
+            Some((peers, requests, reach)) => {
+                let dispatcher = Dispatcher::start(terms, Some(peers));
+                hub.run_on(server.clone(), dispatcher.clone());
+                tokio::spawn(hub.clone().answer_nodes(requests));
+                tokio::spawn(hub.clone().recount_rooms());
+                let bound = server.listen_internal(reach).await;
+                let bound = bound.with_context(|| format!("cluster.port: {reach} cannot be bound"))?;
+                tracing::info!(address = %bound, "other nodes reach this one");
+                dispatcher
+            }
+            None => Dispatcher::start(terms, None),
+        }
     };
     if let Some(runners) = config.runners.clone() {
         hub.tell_runners_by(Runners::start(runners, dispatcher.clone())?);
@@ -112,7 +143,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         async move { hub.expect_back().await }
     });
     tokio::spawn(hub.clone().watch_presence());
-    tokio::spawn(hub.clone().sweep_filters());
+    tokio::spawn(hub.clone().sweep_rooms());
     tokio::spawn(hub.clone().watch_store());
     let app = App {
         server: server.clone(),
@@ -154,6 +185,9 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let shutdown = async {
         tokio::join!(queues.stop(), ingest.stop());
         server.shutdown(config.drain).await;
+        if let Some(bus) = &bus {
+            bus.close().await;
+        }
     };
     tokio::select! {
         () = shutdown => tracing::info!("stopped"),
@@ -165,13 +199,35 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     Ok(())
 }
 
+/// Where logs and records are kept.
+enum Kept {
+    Sqlite(Arc<SqliteStore>),
+    Redis(Arc<RedisStore>),
+}
+
+impl Kept {
+    fn port(&self) -> Arc<dyn Store> {
+        match self {
+            Kept::Sqlite(store) => store.clone(),
+            Kept::Redis(store) => store.clone(),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            Kept::Sqlite(store) => store.close(),
+            Kept::Redis(store) => store.close(),
+        }
+    }
+}
+
 /// An open listener.
 struct Door {
     name: &'static str,
     url: String,
 }
 
-fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
+fn build(config: &Config, hub: &Arc<Hub>, bus: Option<Bus>) -> std::io::Result<Server> {
     let engine = config.engine.clone();
     let origins = config.origins.clone();
     let opening_hub = hub.clone();
@@ -192,6 +248,11 @@ fn build(config: &Config, hub: &Arc<Hub>) -> std::io::Result<Server> {
             };
             async move { verdict }
         });
+    if let Some(bus) = bus {
+        builder = builder
+            .node(bus.node().0)
+            .forward(move |node| bus.nodes().into_iter().find(|other| other.id.0 == node)?.reach);
+    }
     if let Some(shards) = config.shards {
         builder = builder.shards(shards);
     }

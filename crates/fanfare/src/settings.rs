@@ -350,6 +350,37 @@ settings! {
         bytes_max: usize = 0,
     }
 
+    /// Redis: with it, logs and records are kept there, and all servers with the same address and prefix are one. See
+    /// `docs/OPERATING.md`.
+    redis: Redis {
+        /// Address, such as `redis://user:password@host:6379/0`; `rediss://` over TLS, `redis+sentinel://host,host/name` for
+        /// the master of that name, `redis+cluster://host,host` for a Cluster. Redis 7 or newer, with
+        /// `maxmemory-policy noeviction`. Empty: logs and records are kept in a file, and this server is alone. Also the
+        /// variable REDIS_URL.
+        url: Secret = Secret::default(),
+        /// What all keys begin with. Servers with another one share nothing with these.
+        prefix: String = "fanfare".into(),
+        /// PEM file with certificates of authorities that are trusted instead of the public ones, for `rediss://`.
+        ca_file: String = String::new(),
+        /// Replicas that must have an event before it is answered. More: a failover loses less, and publishing waits.
+        replicas: u32 = 0,
+        /// How long Redis is waited for until publishing is refused with `store_unavailable`. Longer: restarts pass
+        /// unnoticed, publishers wait.
+        patience: String = "5s".into(),
+    }
+
+    /// This server as one of several; only with Redis.
+    cluster: ClusterSettings {
+        /// How long a server that does not say anything is still thought to be there. Lower: what died is noticed
+        /// sooner. Higher: one that pauses, or cannot reach Redis for a moment, does not seem to be gone.
+        lease: String = "10s".into(),
+        /// IP address at which the other servers reach this one, to pass on polling requests of its sessions. Empty: that
+        /// of the interface by which Redis is reached. Must not be reachable for clients.
+        host: String = String::new(),
+        /// Port there; 0 takes any that is free.
+        port: u16 = 0,
+    }
+
     /// Webhooks of GitHub, at `/webhooks/github`.
     github: GithubSettings {
         /// Secret that GitHub signs them with. Empty: none are taken.
@@ -402,9 +433,10 @@ settings! {
     /// Events that are taken from Redis: from a stream, each kept once, and from a channel. See `docs/REDIS.md`.
     redis_ingest: RedisIngest {
         /// Address of Redis, such as `redis://user:password@host:6379/0`; `rediss://` over TLS; also `redis+sentinel://`
-        /// and `redis+cluster://`. Also the variable REDIS_URL.
+        /// and `redis+cluster://`. Empty: that of `redis.url`.
         url: Secret = Secret::default(),
-        /// PEM file with certificates of authorities that are trusted instead of the machine's, for `rediss://`.
+        /// PEM file with certificates of authorities that are trusted instead of the machine's, for `rediss://`. Empty:
+        /// that of `redis.ca_file`.
         ca_file: String = String::new(),
         /// Stream that events are taken from by a consumer group. Empty: none are.
         stream: String = String::new(),

@@ -303,6 +303,22 @@ impl<K: Ord + Clone> Presence<K> {
         }
     }
 
+    /// The sockets that are there.
+    pub fn sockets(&self) -> impl Iterator<Item = &K> {
+        self.sockets.keys()
+    }
+
+    /// Whose a socket is; `None` if it is not there.
+    #[must_use]
+    pub fn party(&self, socket: &K) -> Option<&Party> {
+        self.sockets.get(socket).map(|member| &member.party)
+    }
+
+    /// The agents that have sockets.
+    pub fn agents(&self) -> impl Iterator<Item = &str> {
+        self.agents.keys().map(|agent| &**agent)
+    }
+
     /// A socket is there, in no room yet.
     ///
     /// # Errors

@@ -83,6 +83,12 @@ pub struct Address {
 }
 
 impl Address {
+    /// The hosts and ports that it names, without whoever it lets in.
+    #[must_use]
+    pub fn places(&self) -> Vec<String> {
+        self.nodes.iter().map(Node::to_string).collect()
+    }
+
     /// Reads an address.
     ///
     /// # Errors

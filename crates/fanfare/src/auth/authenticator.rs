@@ -174,6 +174,13 @@ impl Authenticator {
         Ok(KeptRevocation::new(revocation, self.revocations.lifetime))
     }
 
+    /// Takes something back that another node keeps, and ends the connections that it covers. Answers how many.
+    pub(crate) async fn revoke_here(&self, server: &engine::Server, revocation: &Revocation) -> usize {
+        // A full list is the other node's to tell.
+        let _ = self.revocations.add(revocation.clone());
+        super::routes::disconnect(server, revocation).await
+    }
+
     /// Takes back again what was taken back before the process began. Call it before anybody may come in.
     ///
     /// # Errors

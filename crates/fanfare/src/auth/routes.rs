@@ -61,13 +61,14 @@ async fn try_revoke(app: &App, principal: &Principal, body: Body) -> Result<usiz
     // It holds already. If it cannot be kept the sender is told so, and sends it again.
     app.hub.dispatcher().change(Some(kept.key()), None, kept.rule()).await?;
     // After it holds: whoever connects from now on is refused, so that none is missed.
-    let disconnected = disconnect(&app.server, &revocation).await;
+    let disconnected =
+        disconnect(&app.server, &revocation).await + app.hub.revoke_elsewhere(&revocation).await;
     audit::revoked(principal, kind, &id, disconnected);
     Ok(disconnected)
 }
 
 /// Ends the connections of all sockets that a revocation covers.
-async fn disconnect(server: &Server, revocation: &Revocation) -> usize {
+pub(super) async fn disconnect(server: &Server, revocation: &Revocation) -> usize {
     let mut disconnected = 0;
     for namespace in NAMESPACES {
         for found in server.of(namespace).fetch_sockets().await {

@@ -7,14 +7,20 @@
 //! gather, so the batches grow with the load. A watcher is attached in the same order: it is given what the log has,
 //! then joins, so nothing is missed or repeated between the two.
 
+mod cluster;
+mod draft;
 mod fanout;
+mod feed;
 mod ids;
+mod lane;
 mod outlet;
 mod recent;
 mod records;
 mod turn;
 
+pub(crate) use cluster::Cluster;
 pub(crate) use fanout::ROOM_NAMESPACES;
+pub(crate) use feed::NodeNews;
 pub(crate) use records::{due_rule, record_rule};
 pub(crate) use turn::position_json;
 
@@ -23,16 +29,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bus::{Bus, Feed};
 use engine::{RestoreRequest, Server, Sid, Socket};
 use hub::event::{EventId, Position};
 use hub::outgoing::Outgoing;
 use hub::policy::Policies;
 use hub::room::RoomName;
-use hub::store::{IdempotencyKey, Kept, Page, Placed, Record, RecordKey, RecordKind, RecordState, Store};
+use hub::store::{
+    IdempotencyKey, Kept, Page, Placed, Record, RecordKey, RecordKind, RecordState, Span, Store,
+};
 use hub::time::Timestamp;
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
+use self::feed::Hearing;
+use self::lane::{Lane, Reach};
+use self::outlet::Outlet;
 use crate::auth::Identity;
 use crate::codes::{Code, Fault};
 use crate::filters::{Channel, Filters};
@@ -47,6 +60,9 @@ const RESTORED_MAX: usize = 100_000;
 
 /// Bytes that an event takes at least in an outbox: more events than fit there need not be read.
 const RESTORED_BYTES_MIN: usize = 32;
+
+/// How often a record is looked at that another node may change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a rule decides.
 #[derive(Debug, Default)]
@@ -99,6 +115,8 @@ pub(crate) enum Replay {
     Nothing(Page),
     /// A part of the log, up to its end at the time of reading.
     Log(Page),
+    /// Nothing: the room keeps nothing.
+    Unkept,
     /// The latest of everything, and the store's order before they were read.
     Latest(Vec<Kept>, u64),
 }
@@ -205,11 +223,38 @@ pub(super) struct Shared {
     /// Whether the last commit failed.
     pub(super) is_failing: AtomicBool,
     pub(super) due_rules: Vec<(RecordKind, DueRule)>,
+    /// The other nodes, if this server is one of several.
+    pub(super) cluster: Option<Arc<Cluster>>,
     /// Who waits for a record to change.
     waiting: Mutex<HashMap<RecordKey, Vec<oneshot::Sender<()>>>>,
 }
 
 impl Shared {
+    /// The newest order that the store has given; `None` if it cannot be asked.
+    pub(super) async fn store_order(&self) -> Option<u64> {
+        // Whichever room is asked for: a read tells the order before it.
+        let page = self.store.read(RoomName::parse("global").ok()?, Span::Last { limit: 0 }).await;
+        Some(page.ok()?.order)
+    }
+
+    /// Has other nodes send an event that nobody keeps.
+    async fn tell(&self, delivery: &fanout::Delivery) {
+        if let Some(cluster) = &self.cluster {
+            cluster.tell(delivery).await;
+        }
+    }
+
+    /// Sends an event that nobody keeps to the sockets here.
+    async fn send_here(&self, delivery: &fanout::Delivery) {
+        fanout::send(&self.server, &self.filters, delivery).await;
+    }
+
+    /// Sends an event that nobody keeps to the sockets here, and has other nodes do so.
+    async fn send_unkept(&self, delivery: &fanout::Delivery) {
+        self.send_here(delivery).await;
+        self.tell(delivery).await;
+    }
+
     /// A record has changed: whoever waits for that may look.
     pub(super) fn tell_changed(&self, key: &RecordKey) {
         if let Ok(mut waiting) = self.waiting.lock()
@@ -222,27 +267,52 @@ impl Shared {
     }
 }
 
+/// What a dispatcher works with.
+pub(crate) struct Terms {
+    pub(crate) server: Server,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) filters: Filters,
+    /// Bytes that wait for one socket.
+    pub(crate) outbox_bytes_max: usize,
+    /// How long a lost socket may come back.
+    pub(crate) away_max: Duration,
+    /// What is done when the time of a record has come.
+    pub(crate) due_rules: Vec<(RecordKind, DueRule)>,
+}
+
+/// The way to the other nodes of a server.
+pub(crate) struct Peers {
+    /// What is told and asked.
+    pub(crate) bus: Bus,
+    /// What is heard.
+    pub(crate) feed: Feed,
+    /// Who hears what the others tell besides events. Must not block.
+    pub(crate) on_news: Box<dyn Fn(NodeNews) + Send + Sync>,
+}
+
 /// The way to the dispatcher. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
     operations: mpsc::Sender<Operation>,
+    /// The way past a store that cannot be reached, where others share it.
+    lane: Option<Lane>,
     /// Room for events that wait: as many as operations.
     places: Arc<Semaphore>,
 }
 
 impl Dispatcher {
-    /// Starts the task. It ends when the last handle is gone and all operations are done.
-    pub(crate) fn start(
-        server: Server,
-        store: Arc<dyn Store>,
-        policies: Arc<Policies>,
-        filters: Filters,
-        outbox_bytes_max: usize,
-        away_max: Duration,
-        due_rules: Vec<(RecordKind, DueRule)>,
-    ) -> Self {
+    /// Starts the task. It ends when the last handle is gone and all operations are done. With `peers`, this server is one
+    /// of several: what is kept goes out as it is heard from them.
+    pub(crate) fn start(terms: Terms, peers: Option<Peers>) -> Self {
+        let Terms { server, store, policies, filters, outbox_bytes_max, away_max, due_rules } = terms;
         let (operations, waiting) = mpsc::channel(OPERATIONS_MAX);
+        let (errands, awaiting) = mpsc::channel(feed::ERRANDS_MAX);
+        let (cluster, feed) = match peers {
+            Some(Peers { bus, feed, on_news }) => (Some(Cluster::new(bus, errands)), Some((feed, on_news))),
+            None => (None, None),
+        };
         let shared = Arc::new(Shared {
             server,
             store,
@@ -253,10 +323,22 @@ impl Dispatcher {
             sent_order: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
             due_rules,
+            cluster: cluster.map(Arc::new),
             waiting: Mutex::default(),
         });
-        tokio::spawn(turn::run(shared.clone(), waiting));
-        Self { shared, operations, places: Arc::new(Semaphore::new(OPERATIONS_MAX)) }
+        let outlet = Outlet::new(shared.clone());
+        let exit = match feed {
+            Some((feed, on_news)) => {
+                let hearing = Hearing { shared: shared.clone(), outlet, feed, errands: awaiting, on_news };
+                tokio::spawn(hearing.run());
+                tokio::spawn(feed::note_heard(shared.clone()));
+                None
+            }
+            None => Some(outlet),
+        };
+        let lane = shared.cluster.as_ref().map(|_| Lane::start(shared.clone()));
+        tokio::spawn(turn::run(shared.clone(), exit, waiting));
+        Self { shared, operations, lane, places: Arc::new(Semaphore::new(OPERATIONS_MAX)) }
     }
 
     /// Decides on a record, or on nothing but the events, and answers when it is kept and sent.
@@ -297,6 +379,16 @@ impl Dispatcher {
         idempotency: Option<IdempotencyKey>,
         mut events: Vec<Outgoing>,
     ) -> Result<Underway, Fault> {
+        if let Some(lane) = &self.lane
+            && self.is_failing()
+            && idempotency.is_none()
+        {
+            // Nobody who is here shall wait for a store that is not.
+            match lane.send(events)? {
+                Ok(underway) => return Ok(underway),
+                Err(to_keep) => events = to_keep,
+            }
+        }
         // A batch is one operation, but takes as much room as its events; one that is larger than all of it takes all.
         let count = u32::try_from(events.len().min(OPERATIONS_MAX)).unwrap_or(u32::MAX);
         let place = self.places.clone().try_acquire_many_owned(count).map_err(|_| busy())?;
@@ -307,6 +399,25 @@ impl Dispatcher {
             Ok(Decision { events: std::mem::take(&mut events), ..Decision::default() })
         });
         self.begin(None, idempotency, rule)
+    }
+
+    /// Sends events that nobody keeps to the sockets of this process only.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] if too much is waiting.
+    pub(crate) fn publish_here(&self, events: Vec<Outgoing>) -> Result<(), Fault> {
+        match &self.lane {
+            Some(lane) => lane.push(events, Reach::Here).map(drop),
+            None => self.publish(None, events).map(drop),
+        }
+    }
+
+    /// Tells other nodes, and no socket, of something that nobody keeps.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] if too much is waiting.
+    pub(crate) fn publish_elsewhere(&self, notices: Vec<Outgoing>) -> Result<(), Fault> {
+        self.lane.as_ref().map_or(Ok(()), |lane| lane.push(notices, Reach::Elsewhere).map(drop))
     }
 
     /// Lets a socket join a room in its turn, after what the log has for it.
@@ -321,9 +432,39 @@ impl Dispatcher {
         replay: Replay,
     ) -> Result<Attached, Fault> {
         let (reply, outcome) = oneshot::channel();
-        let joining = Attachment::Join { socket, room, channel, replay, reply };
-        self.operations.send(Operation::Attach(joining)).await.map_err(|_| busy())?;
+        self.attach_in_turn(Attachment::Join { socket, room, channel, replay, reply }).await?;
         outcome.await.map_err(|_| busy())?
+    }
+
+    async fn attach_in_turn(&self, attachment: Attachment) -> Result<(), Fault> {
+        let Some(cluster) = &self.shared.cluster else {
+            return self.operations.send(Operation::Attach(attachment)).await.map_err(|_| busy());
+        };
+        if !matches!(attachment, Attachment::Join { replay: Replay::Unkept, .. }) {
+            // What was read may be newer than what was heard until now.
+            cluster.settle().await?;
+        }
+        if cluster.attach(attachment).await { Ok(()) } else { Err(busy()) }
+    }
+
+    /// Sees to it that what these rooms get is heard from now on, also from other nodes: whoever reads their logs after
+    /// this call, and is attached then, misses nothing.
+    /// Answers those that were not heard before.
+    pub(crate) async fn hear(&self, rooms: &[RoomName]) -> Vec<RoomName> {
+        match &self.shared.cluster {
+            Some(cluster) => cluster.hear(rooms).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// The newest order of all: what is read after this call has everything up to it, and what is sent to whoever is
+    /// attached then has everything after it.
+    pub(crate) async fn newest_order(&self) -> u64 {
+        match &self.shared.cluster {
+            // Without the store nobody is attached to what it keeps; what was heard is as good as any then.
+            Some(_) => self.shared.store_order().await.unwrap_or_else(|| self.sent_order()),
+            None => self.sent_order(),
+        }
     }
 
     /// Resolves when a record changes after this call.
@@ -338,6 +479,21 @@ impl Dispatcher {
         changed
     }
 
+    /// Waits for what [`Dispatcher::changed`] gave, at most until `until`; less if the change may be another node's, of which
+    /// nobody is told: so it is to be looked again.
+    pub(crate) async fn wait_changed(&self, changed: oneshot::Receiver<()>, until: Instant) {
+        let until = match &self.shared.cluster {
+            Some(_) => until.min(Instant::now() + LOOK_AGAIN),
+            None => until,
+        };
+        let _ = tokio::time::timeout_at(until, changed).await;
+    }
+
+    /// Whether what one process is enough for is this one's to do: of several nodes it is that of the lowest number.
+    pub(crate) fn is_foremost(&self) -> bool {
+        self.shared.cluster.as_ref().is_none_or(|cluster| cluster.is_foremost())
+    }
+
     /// Gives a socket back to its peer in its turn, with what it missed.
     ///
     /// # Errors
@@ -345,8 +501,9 @@ impl Dispatcher {
     pub(crate) async fn restore(&self, asking: Asking) -> Result<(), Fault> {
         let Asking { request, sid, rooms, channels, order, state } = asking;
         // Read here and not in its turn, where everybody would wait for it.
-        let read_order = self.sent_order();
-        let names = rooms.iter().map(|(room, _)| room.clone()).collect();
+        let names: Vec<RoomName> = rooms.iter().map(|(room, _)| room.clone()).collect();
+        self.hear(&names).await;
+        let read_order = self.newest_order().await;
         let mut missed = match self.read_missed(names, order).await {
             Ok(missed) => missed,
             Err(fault) => {
@@ -357,8 +514,7 @@ impl Dispatcher {
         missed.retain(|kept| kept.order <= read_order);
         let (reply, outcome) = oneshot::channel();
         let returning = Returning { request, sid, rooms, channels, order, state, missed, read_order, reply };
-        let returning = Attachment::Restore(Box::new(returning));
-        self.operations.send(Operation::Attach(returning)).await.map_err(|_| busy())?;
+        self.attach_in_turn(Attachment::Restore(Box::new(returning))).await?;
         outcome.await.map_err(|_| busy())?
     }
 
@@ -375,6 +531,11 @@ impl Dispatcher {
     /// Who wants what of rooms.
     pub(crate) fn filters(&self) -> &Filters {
         &self.shared.filters
+    }
+
+    /// The other nodes, if this server is one of several.
+    pub(crate) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.shared.cluster.as_ref()
     }
 
     /// What holds for rooms.

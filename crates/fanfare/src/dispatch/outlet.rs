@@ -141,6 +141,9 @@ impl Outlet {
         let is_wanted =
             |event: &Event| !event.is_expired(now) && channel.is_none_or(|channel| channel.lets_pass(event));
         let (read_order, mut position, events) = match replay {
+            Replay::Unkept => {
+                return Ok(Attached { position: Some(Position { epoch: 0, seq: 0 }), replayed: 0 });
+            }
             Replay::Nothing(page) => {
                 let position = Position { epoch: page.epoch, seq: page.last_seq };
                 let position = self

@@ -6,19 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hub::event::{Audience, Event, EventId, Position};
-use hub::outgoing::Outgoing;
-use hub::policy::Delivery as Keeping;
-use hub::store::{
-    Append, Change, Commit, IdempotencyKey, Outcome, Placed, Placement, Record, RecordKey, Repeated,
-    StoreFault,
-};
+use hub::event::{EventId, Position};
+use hub::store::{Change, Commit, IdempotencyKey, Outcome, Placed, Record, RecordKey, Repeated, StoreFault};
 use hub::time::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::draft::{Drafts, Prepared};
 use super::fanout::Delivery;
-use super::ids::Ids;
 use super::outlet::Outlet;
 use super::{Attachment, Committed, Decision, DueRule, Next, Operation, Rule, Shared};
 use crate::codes::{Code, Fault};
@@ -32,6 +27,9 @@ const DUE_MAX: usize = 256;
 
 /// Time until a store that failed is asked again for what is due.
 const DUE_RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is looked for what is due where others make records as well.
+const DUE_LOOK: Duration = Duration::from_secs(5);
 
 /// Conflicts after which an operation is given up. In one process nobody else writes, so one repetition is enough; a
 /// store that others write to needs a few.
@@ -65,13 +63,6 @@ enum Step {
     Attach(Attachment),
 }
 
-/// An event with its id and moment.
-struct Prepared {
-    delivery: Delivery,
-    /// Index among the commit's appends, if it is kept.
-    append: Option<usize>,
-}
-
 /// What a repetition is answered.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct KeptAnswer {
@@ -81,13 +72,14 @@ struct KeptAnswer {
     answer: Value,
 }
 
-pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operation>) {
+/// `exit`: where what was kept leaves, unless it comes back from other nodes.
+pub(super) async fn run(shared: Arc<Shared>, exit: Option<Outlet>, mut waiting: mpsc::Receiver<Operation>) {
     let mut dispatch = Dispatch {
-        outlet: Outlet::new(shared.clone()),
+        drafts: Drafts::new(shared.clone()),
+        outlet: exit,
         shared,
         next_due: None,
         again: Vec::new(),
-        ids: Ids::default(),
     };
     // What an earlier process committed is sent out, as far as anybody can still be told.
     if let Ok(health) = dispatch.shared.store.health().await {
@@ -96,7 +88,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operati
     dispatch.learn_next_due().await;
     let mut batch = Vec::new();
     loop {
-        let due_in = dispatch.next_due.map(|due| due.since(now()));
+        let due_in = dispatch.due_in();
         tokio::select! {
             count = waiting.recv_many(&mut batch, BATCH_MAX) => {
                 if count == 0 {
@@ -117,12 +109,13 @@ pub(super) async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Operati
 
 struct Dispatch {
     shared: Arc<Shared>,
-    outlet: Outlet,
+    /// Where what was kept leaves; `None` if it leaves as it is heard from the other nodes.
+    outlet: Option<Outlet>,
+    drafts: Drafts,
     /// When the next record wants attention.
     next_due: Option<Timestamp>,
     /// Operations that met a conflict.
     again: Vec<Changing>,
-    ids: Ids,
 }
 
 impl Dispatch {
@@ -144,7 +137,7 @@ impl Dispatch {
             Ok(found) => found,
             Err(fault) => {
                 self.fail(changings, &fault);
-                self.outlet.attach_all(attachments.into_iter().map(|(_, attach)| attach).collect()).await;
+                self.attach_all(attachments.into_iter().map(|(_, attach)| attach).collect()).await;
                 return;
             }
         };
@@ -159,6 +152,10 @@ impl Dispatch {
         }
         steps.extend(attachments.map(|(_, attach)| Step::Attach(attach)));
 
+        if self.outlet.is_none() {
+            // What is kept comes back by way of Redis: what is not shall not come after it because of that.
+            self.send_ahead(&mut steps).await;
+        }
         let outcomes = if commits.is_empty() {
             Ok(Vec::new())
         } else {
@@ -169,6 +166,29 @@ impl Dispatch {
             self.note_health(self.shared.store.commit(now, commits).await)
         };
         self.finish(steps, outcomes).await;
+    }
+
+    /// Time until records are to be looked for that want attention.
+    fn due_in(&self) -> Option<Duration> {
+        let own = self.next_due.map(|due| due.since(now()));
+        match self.shared.cluster {
+            // Other nodes make records, too, and may die before those are due.
+            Some(_) => Some(own.map_or(DUE_LOOK, |own| own.min(DUE_LOOK))),
+            None => own,
+        }
+    }
+
+    /// Sends and answers what nothing has to be kept for.
+    async fn send_ahead(&mut self, steps: &mut Vec<Step>) {
+        for step in std::mem::take(steps) {
+            match step {
+                Step::Commit { changing, index: None, events, answer: said } => {
+                    let committed = self.send_out(events, Vec::new(), said).await;
+                    answer(changing.reply, Ok(committed));
+                }
+                step => steps.push(step),
+            }
+        }
     }
 
     fn note_health<T>(&self, outcome: Result<T, StoreFault>) -> Result<T, StoreFault> {
@@ -238,7 +258,7 @@ impl Dispatch {
         }
         let mut appends = Vec::new();
         let events: Vec<Prepared> =
-            events.into_iter().map(|event| self.prepare(now, event, &mut appends)).collect();
+            events.into_iter().map(|event| self.drafts.prepare(now, event, &mut appends)).collect();
         if change.is_none() && appends.is_empty() && changing.idempotency.is_none() {
             // Nothing is to be kept, but it goes out in its turn.
             return Step::Commit { changing, index: None, events, answer };
@@ -261,37 +281,6 @@ impl Dispatch {
         Step::Commit { changing, index: Some(index), events, answer }
     }
 
-    fn prepare(&mut self, now: Timestamp, outgoing: Outgoing, appends: &mut Vec<Append>) -> Prepared {
-        let Outgoing { name, data, shape, audience, rooms, except, key, volatile, ttl } = outgoing;
-        let event = Event {
-            id: self.ids.next(now),
-            name: (&*name).into(),
-            data: data.0,
-            at: now,
-            shape,
-            expires_at: ttl.map(|ttl| now.plus(ttl.span())),
-        };
-        let mut placements = Vec::new();
-        // The rooms of other audiences are channels, which keep nothing.
-        for room in rooms.iter().filter(|_| !volatile && audience == Audience::Rooms) {
-            let policy = self.shared.policies.of(room);
-            if policy.delivery != Keeping::Volatile {
-                placements.push(Placement {
-                    room: room.clone(),
-                    delivery: policy.delivery,
-                    retention: policy.retention,
-                });
-            }
-        }
-        let append = (!placements.is_empty()).then(|| {
-            appends.push(Append { event: event.clone(), audience, placements, key, route: None });
-            appends.len() - 1
-        });
-        let away_max = self.shared.away_max;
-        let delivery = Delivery::new(Arc::new(event), audience, rooms, except, volatile, away_max);
-        Prepared { delivery, append }
-    }
-
     /// Sends out and answers, in order.
     async fn finish(&mut self, steps: Vec<Step>, outcomes: Result<Vec<Outcome>, StoreFault>) {
         let (mut outcomes, fault) = match outcomes {
@@ -302,7 +291,7 @@ impl Dispatch {
         for step in steps {
             // Those that follow each other wait for the shards together.
             if !matches!(step, Step::Attach(_)) {
-                self.outlet.attach_all(std::mem::take(&mut attaching)).await;
+                self.attach_all(std::mem::take(&mut attaching)).await;
             }
             match step {
                 Step::Attach(attachment) => attaching.push(attachment),
@@ -346,7 +335,7 @@ impl Dispatch {
                 }
             }
         }
-        self.outlet.attach_all(attaching).await;
+        self.attach_all(attaching).await;
     }
 
     async fn send_out(
@@ -360,9 +349,26 @@ impl Dispatch {
             let place = prepared.append.and_then(|index| placed.get_mut(index)).map(std::mem::take);
             committed.ids.push(prepared.delivery.event.id);
             committed.placed.push(place.as_ref().map(|(_, placed)| placed.clone()).unwrap_or_default());
-            self.outlet.send(prepared.delivery.placed_at(place)).await;
+            self.send(prepared.delivery.placed_at(place)).await;
         }
         committed
+    }
+
+    /// Sends an event to the sockets here, and has other nodes do so, unless all of them hear of it from Redis.
+    async fn send(&mut self, delivery: Delivery) {
+        match &mut self.outlet {
+            Some(outlet) => outlet.send(delivery).await,
+            None if delivery.order.is_some() => {}
+            None => self.shared.send_unkept(&delivery).await,
+        }
+    }
+
+    async fn attach_all(&mut self, attachments: Vec<Attachment>) {
+        match &mut self.outlet {
+            Some(outlet) => outlet.attach_all(attachments).await,
+            // Among several nodes these never come this way; whoever waits for one is told to try again.
+            None => drop(attachments),
+        }
     }
 
     fn fail(&self, changings: Vec<Changing>, fault: &StoreFault) {

@@ -36,10 +36,11 @@ impl Hub {
         for _ in 0..TRIES_MAX {
             let (hub, watch) = (self.clone(), self.patience());
             let (agent_id, projects) = (id.clone(), projects.clone());
+            let is_elsewhere = !hub.attendance.has_agent(&id) && hub.agents_elsewhere().await.contains(&id);
             let rule: Rule = record_rule::<Agent, _, _>(
                 move |present, now| {
                     // As it is in this operation's turn, however late that is.
-                    let is_here = hub.attendance.has_agent(&agent_id);
+                    let is_here = is_elsewhere || hub.attendance.has_agent(&agent_id);
                     let seen = Seen { agent_id: agent_id.clone(), projects: projects.clone(), is_here };
                     Ok(agent::settle(present, now, &seen, watch))
                 },
@@ -58,10 +59,15 @@ impl Hub {
     /// Gives the agents of an earlier process time to come back.
     pub(super) async fn expect_agents(&self) {
         let watch = self.patience();
+        let elsewhere = self.agents_elsewhere().await;
         let rule = move || {
+            let elsewhere = elsewhere.clone();
             record_rule::<Agent, _, _>(
                 move |present, now| {
                     Ok(present.map_or(hub::record::Step { next: None, events: Vec::new() }, |agent| {
+                        if elsewhere.contains(agent.id()) {
+                            return hub::record::Step::quiet(agent.clone());
+                        }
                         agent::expect_back(agent, now, watch)
                     }))
                 },

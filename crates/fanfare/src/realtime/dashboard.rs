@@ -62,16 +62,16 @@ impl Hub {
     pub(super) async fn latest_of(&self, room: &RoomName) -> Result<(Vec<Kept>, u64), Fault> {
         if room.kind() != RoomKind::Dashboard {
             // Asked for before the read, so that nothing can come between.
-            let order = self.dispatcher().sent_order();
+            let order = self.dispatcher().newest_order().await;
             return Ok((self.dispatcher().store().read_latest(room.clone()).await?, order));
         }
         let mut held = self.glance.0.lock().await;
-        let order = self.dispatcher().sent_order();
         if let Some((read_at, latest)) = &*held
-            && *read_at == order
+            && self.dispatcher().sent_order() <= *read_at
         {
-            return Ok((latest.clone(), order));
+            return Ok((latest.clone(), *read_at));
         }
+        let order = self.dispatcher().newest_order().await;
         let latest = self.dispatcher().store().read_latest(room.clone()).await?;
         *held = Some((order, latest.clone()));
         Ok((latest, order))

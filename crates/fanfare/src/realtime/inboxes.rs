@@ -345,7 +345,7 @@ impl Hub {
     }
 
     async fn sockets_in(&self, room: &RoomName) -> BTreeSet<String> {
-        self.members(room).await.iter().map(|found| found.id().to_string()).collect()
+        self.found(room).await.into_iter().map(|found| found.sid.into()).collect()
     }
 }
 

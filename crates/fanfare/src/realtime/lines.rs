@@ -56,7 +56,9 @@ fn logs(namespace: &mut Namespace, hub: &Arc<Hub>) {
         match asked.and_then(|asked| Ok(LogFilter::parse(&asked, &LogLimits::default())?)) {
             Ok(filter) => {
                 let worker = hub.clone();
+                let hub = worker.clone();
                 worker.in_turn(socket, caller, move |caller| async move {
+                    hub.hear_channel(&filter).await;
                     set_filter(&caller.socket, &filter).await;
                     caller.succeed(json!({ "filter": filter }));
                 });
@@ -83,9 +85,17 @@ impl Hub {
                 );
                 LogFilter::default()
             });
+            self.hear_channel(&filter).await;
             socket.join(filter.channel());
         }
         self.greet(&socket, None).await;
+    }
+
+    /// What is published for a filter's channel is heard from now on, also from other nodes.
+    async fn hear_channel(&self, filter: &LogFilter) {
+        if let Ok(channel) = RoomName::parse(filter.channel()) {
+            self.hear(&[channel]).await;
+        }
     }
 }
 

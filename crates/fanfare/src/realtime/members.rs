@@ -50,6 +50,9 @@ pub(crate) struct Member {
     created_at: Timestamp,
     /// When the process began that it is connected to, or was.
     began_at: Timestamp,
+    /// The number of that process among the nodes; 0 if it is the only one.
+    #[serde(default)]
+    node: u16,
     /// When it has stayed away for too long; `None` while it is here.
     gone_at: Option<Timestamp>,
 }
@@ -109,7 +112,7 @@ impl Hub {
         let Some(secret) = socket.recovery_id() else { return };
         let key = key(&secret);
         let principal = principal_of(socket);
-        let order = self.dispatcher().sent_order();
+        let order = self.dispatcher().newest_order().await;
         let member = Member {
             digest: key.id.clone(),
             sid: socket.id().to_string().into(),
@@ -121,13 +124,14 @@ impl Hub {
             standings: BTreeMap::new(),
             created_at: now(),
             began_at: self.began_at,
+            node: self.node(),
             gone_at: None,
         };
-        let began_at = self.began_at;
+        let (began_at, node) = (self.began_at, self.node());
         let rule = record_rule::<Member, _, _>(
             move |present, _| match present {
                 // It has come back: what is kept of its rooms holds.
-                Some(kept) => Ok(Step::quiet(Member { gone_at: None, began_at, ..kept.clone() })),
+                Some(kept) => Ok(Step::quiet(Member { gone_at: None, began_at, node, ..kept.clone() })),
                 None => Ok(Step::quiet(member.clone())),
             },
             |_| Value::Null,
@@ -141,7 +145,7 @@ impl Hub {
         let Some(secret) = socket.recovery_id() else { return Ok(()) };
         let standing = socket.state::<Identity>().map(|identity| identity.standings.of(room));
         let standing = standing.filter(|standing| *standing != Standing::default());
-        let (room, order): (Box<str>, u64) = (room.as_str().into(), self.dispatcher().sent_order());
+        let (room, order): (Box<str>, u64) = (room.as_str().into(), self.dispatcher().newest_order().await);
         let rule = record_rule::<Member, _, _>(
             move |present, _| {
                 Ok(change(present, |member| {
@@ -176,6 +180,10 @@ impl Hub {
     /// Notes that a socket has gone.
     pub(super) async fn remember_gone(&self, socket: &Socket, reason: Reason) {
         let Some(secret) = socket.recovery_id() else { return };
+        if reason == Reason::TakenOver {
+            // It goes on elsewhere.
+            return;
+        }
         let stays = socket.may_come_back(reason).then_some(self.away_max + GRACE);
         let rule = record_rule::<Member, _, _>(
             move |present, now| {
@@ -191,6 +199,11 @@ impl Hub {
     }
 
     async fn keep(&self, key: RecordKey, rule: Rule) {
+        if self.dispatcher().cluster().is_some() && self.dispatcher().is_failing() {
+            // Whoever is here goes on without the store; if it is back by the time of this operation, it is kept.
+            drop(self.dispatcher().begin(Some(key), None, rule));
+            return;
+        }
         if let Err(fault) = self.dispatcher().change(Some(key), None, rule).await {
             // It goes on, but would come back as new after a crash.
             tracing::debug!(
@@ -211,6 +224,8 @@ impl Hub {
             return request.refuse();
         };
         let Some(sid) = Sid::parse(&member.sid) else { return request.refuse() };
+        // Whoever has it must give it up first: it can be in one place only.
+        self.release_elsewhere(member.node, &request.recovery_id()).await;
         let rooms =
             member.rooms.iter().filter_map(|(room, since)| Some((RoomName::parse(&**room).ok()?, *since)));
         let rooms: Vec<(RoomName, u64)> = rooms.collect();
@@ -240,15 +255,16 @@ impl Hub {
         }
     }
 
-    /// Lets go of the sockets and agents of the process before this one that do not come back in time.
+    /// Lets go of the sockets and agents of processes that are no more, and that do not come back in time.
     pub(crate) async fn expect_back(&self) {
         self.expect_agents().await;
-        let (began_at, until) = (self.began_at, self.away_max + GRACE);
+        let (began_at, until, nodes) = (self.began_at, self.away_max + GRACE, self.other_nodes());
         let rule = move || {
+            let nodes = nodes.clone();
             record_rule::<Member, _, _>(
                 move |present, now| {
                     Ok(change(present, |member| {
-                        if member.began_at != began_at {
+                        if member.began_at != began_at && !nodes.contains(&member.node) {
                             member.gone_at.get_or_insert(now.plus(until));
                         }
                     }))

@@ -9,8 +9,10 @@ mod inboxes;
 mod lines;
 mod members;
 mod news;
+mod peers;
 mod presence;
 mod rooms;
+mod seats;
 mod standing;
 mod turns;
 
@@ -281,6 +283,7 @@ impl Hub {
             let mut names: Vec<RoomName> =
                 rooms.iter().filter_map(|room| RoomName::parse(&**room).ok()).collect();
             names.extend(dashboard.clone());
+            self.hear(&names).await;
             self.remember(&socket, &names).await;
             socket.join_waiting(rooms).await;
             self.note_rooms(&socket, &names);

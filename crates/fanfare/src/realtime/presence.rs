@@ -30,11 +30,13 @@ pub(crate) struct PresenceConfig {
     pub(crate) agent_grace: Duration,
 }
 
-/// One socket; its namespace comes second, for it says less.
+/// One socket, of this node or another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Seat {
-    sid: Sid,
-    namespace: &'static str,
+pub(super) struct Seat {
+    pub(super) sid: Sid,
+    /// The number of the node that has it, which need not be the one that its id names.
+    pub(super) node: u16,
+    pub(super) namespace: &'static str,
 }
 
 /// Who is there.
@@ -54,6 +56,59 @@ impl Attendance {
         self.registry().has_agent(agent)
     }
 
+    /// The agents that have sockets.
+    pub(super) fn agents(&self) -> Vec<Box<str>> {
+        self.registry().agents().map(Into::into).collect()
+    }
+
+    /// The sockets in a room, each with whose it is.
+    pub(super) fn parties_in(&self, room: &RoomName) -> Vec<(Seat, Party)> {
+        let registry = self.registry();
+        let seats = registry.crowd(room).sockets().map(|(seat, _)| *seat);
+        seats.filter_map(|seat| Some((seat, registry.party(&seat)?.clone()))).collect()
+    }
+
+    /// The sockets in a room.
+    pub(super) fn seats_in(&self, room: &RoomName) -> Vec<Seat> {
+        self.registry().crowd(room).sockets().map(|(seat, _)| *seat).collect()
+    }
+
+    /// Notes that a socket of another node has come into a room or left it. `tell` is called while the registry is locked.
+    pub(super) fn note_elsewhere(
+        &self,
+        now: Instant,
+        seat: Seat,
+        party: Party,
+        room: &RoomName,
+        is_here: bool,
+        tell: impl FnOnce(Vec<Change>),
+    ) {
+        let mut registry = self.registry();
+        let changes: Vec<Change> = if is_here {
+            // It is known by its first room.
+            let _ = registry.handle_connected(seat, party);
+            registry.handle_joined(now, &seat, room).ok().flatten().into_iter().collect()
+        } else {
+            let change = registry.handle_left(now, &seat, room);
+            if registry.rooms_of(&seat).next().is_none() {
+                registry.handle_gone(now, &seat);
+            }
+            change.into_iter().collect()
+        };
+        tell(changes);
+        self.changed.notify_one();
+    }
+
+    /// Forgets sockets at once, those of a node that has gone. `tell` is called while the registry is locked.
+    pub(super) fn forget(&self, is_gone: impl Fn(&Seat) -> bool, tell: impl FnOnce(Vec<Change>)) {
+        let now = Instant::now();
+        let mut registry = self.registry();
+        let gone: Vec<Seat> = registry.sockets().filter(|seat| is_gone(seat)).copied().collect();
+        let changes = gone.iter().flat_map(|seat| registry.handle_gone(now, seat)).collect();
+        tell(changes);
+        self.changed.notify_one();
+    }
+
     /// A panic of another thread has left no change half done: each is one call.
     fn registry(&self) -> MutexGuard<'_, Presence<Seat>> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +118,7 @@ impl Attendance {
 impl Hub {
     /// A socket has connected, or come back. To be called on its shard's thread.
     pub(super) fn note_here(self: &Arc<Self>, socket: &Socket) {
-        let Some(seat) = seat_of(socket) else { return };
+        let Some(seat) = self.seat_of(socket) else { return };
         let principal = principal_of(socket);
         let outcome = self.attendance.registry().handle_connected(seat, party_of(&principal));
         if let Err(fault) = outcome {
@@ -75,11 +130,16 @@ impl Hub {
 
     /// A socket has gone. To be called on its shard's thread.
     pub(super) fn note_away(self: &Arc<Self>, socket: &Socket) {
-        let Some(seat) = seat_of(socket) else { return };
+        let Some(seat) = self.seat_of(socket) else { return };
         {
             let mut registry = self.attendance.registry();
+            let party = registry.party(&seat).cloned();
+            let rooms: Vec<RoomName> = registry.rooms_of(&seat).cloned().collect();
             let changes = registry.handle_gone(Instant::now(), &seat);
             self.tell_presence(changes, None);
+            for room in &rooms {
+                self.tell_nodes(seat, party.as_ref().unwrap_or(&Party::Anonymous), room, false);
+            }
         }
         self.attendance.changed.notify_one();
         self.settle_agent(&principal_of(socket));
@@ -87,7 +147,7 @@ impl Hub {
 
     /// A socket has joined a room. Answers how many are there, if that is told.
     pub(super) fn note_joined(&self, socket: &Socket, room: &RoomName) -> Option<usize> {
-        let seat = seat_of(socket).filter(|_| self.has_presence(room))?;
+        let seat = self.seat_of(socket).filter(|_| self.has_presence(room))?;
         let mut registry = self.attendance.registry();
         match registry.handle_joined(Instant::now(), &seat, room) {
             // Whoever joins is answered, not told.
@@ -97,17 +157,19 @@ impl Hub {
                 return None;
             }
         }
+        self.tell_nodes(seat, registry.party(&seat).unwrap_or(&Party::Anonymous), room, true);
         self.attendance.changed.notify_one();
         Some(registry.crowd(room).connections())
     }
 
     /// A socket has left a room.
     pub(super) fn note_left(&self, socket: &Socket, room: &RoomName) {
-        let Some(seat) = seat_of(socket).filter(|_| self.has_presence(room)) else { return };
+        let Some(seat) = self.seat_of(socket).filter(|_| self.has_presence(room)) else { return };
         let mut registry = self.attendance.registry();
         let change = registry.handle_left(Instant::now(), &seat, room);
         // Whoever leaves knows.
         self.tell_presence(change.into_iter().collect(), Some(seat.sid));
+        self.tell_nodes(seat, registry.party(&seat).unwrap_or(&Party::Anonymous), room, false);
         self.attendance.changed.notify_one();
     }
 
@@ -116,7 +178,7 @@ impl Hub {
         for room in rooms {
             self.note_joined(socket, room);
         }
-        let Some(seat) = seat_of(socket) else { return };
+        let Some(seat) = self.seat_of(socket) else { return };
         let noted: Vec<RoomName> = self.attendance.registry().rooms_of(&seat).cloned().collect();
         for room in noted.iter().filter(|room| !rooms.contains(room)) {
             self.note_left(socket, room);
@@ -124,7 +186,7 @@ impl Hub {
     }
 
     /// Tells in the order of the calls: to be called while the registry is locked.
-    fn tell_presence(&self, changes: Vec<Change>, except: Option<Sid>) {
+    pub(super) fn tell_presence(&self, changes: Vec<Change>, except: Option<Sid>) {
         if changes.is_empty() {
             return;
         }
@@ -136,7 +198,8 @@ impl Hub {
             event.except.clone_from(&except);
             event
         });
-        if let Err(fault) = self.dispatcher().publish(None, events.collect()) {
+        // Each node counts for itself, and tells its own.
+        if let Err(fault) = self.dispatcher().publish_here(events.collect()) {
             // Nobody counts on it: `presence` says who is there.
             tracing::debug!(message = fault.message, "a change of presence is not told");
         }
@@ -179,6 +242,8 @@ impl Hub {
         if !self.has_presence(room) {
             return self.presence_uncounted(room).await;
         }
+        // Of a room that is heard, all nodes' sockets are known here.
+        self.hear(std::slice::from_ref(room)).await;
         let registry = self.attendance.registry();
         let crowd = registry.crowd(room);
         let mut told = json!({
@@ -188,8 +253,10 @@ impl Hub {
         });
         if crowd.is_named() {
             told["users"] = crowd.users().collect();
-            told["connections"] =
-                crowd.sockets().map(|(seat, user)| connection(seat.sid, user, seat.namespace)).collect();
+            told["connections"] = crowd
+                .sockets()
+                .map(|(seat, user)| connection(&seat.sid.to_string(), user, seat.namespace))
+                .collect();
         }
         told
     }
@@ -198,10 +265,9 @@ impl Hub {
     async fn presence_uncounted(&self, room: &RoomName) -> Value {
         let mut connections = Vec::new();
         let mut users = std::collections::BTreeSet::new();
-        for found in self.members(room).await {
-            let principal = principal_of(found.socket());
-            users.extend(principal.user.as_deref().map(str::to_owned));
-            connections.push(connection(found.id(), principal.user.as_deref(), found.socket().namespace()));
+        for found in self.found(room).await {
+            connections.push(connection(&found.sid, found.user.as_deref(), &found.namespace));
+            users.extend(found.user);
         }
         json!({
             "room": room.as_str(),
@@ -212,19 +278,19 @@ impl Hub {
         })
     }
 
-    fn has_presence(&self, room: &RoomName) -> bool {
+    /// `None` in namespaces that have no rooms.
+    fn seat_of(&self, socket: &Socket) -> Option<Seat> {
+        let namespace = ROOM_NAMESPACES.into_iter().find(|namespace| *namespace == socket.namespace())?;
+        Some(Seat { sid: socket.id(), node: self.node(), namespace })
+    }
+
+    pub(super) fn has_presence(&self, room: &RoomName) -> bool {
         self.dispatcher().policies().of(room).has_presence
     }
 }
 
-fn connection(sid: Sid, user: Option<&str>, namespace: &str) -> Value {
-    json!({ "connection_id": sid.to_string(), "user_id": user, "namespace": namespace })
-}
-
-/// `None` in namespaces that have no rooms.
-fn seat_of(socket: &Socket) -> Option<Seat> {
-    let namespace = ROOM_NAMESPACES.into_iter().find(|namespace| *namespace == socket.namespace())?;
-    Some(Seat { sid: socket.id(), namespace })
+fn connection(sid: &str, user: Option<&str>, namespace: &str) -> Value {
+    json!({ "connection_id": sid, "user_id": user, "namespace": namespace })
 }
 
 fn party_of(principal: &Principal) -> Party {

@@ -25,8 +25,9 @@ const REPLAY_EVENTS_MAX: usize = 1_000;
 /// Events of one page of history.
 pub(crate) const HISTORY_EVENTS_MAX: usize = 1_000;
 
-/// How often filters that nobody watches through are looked for: they may be there that much longer.
-const FILTERS_SWEPT_EVERY: Duration = Duration::from_secs(20);
+/// How often filters that nobody watches through, and rooms that nobody is in, are looked for: they may be there that
+/// much longer.
+const SWEPT_EVERY: Duration = Duration::from_secs(20);
 
 /// The argument of the commands about one room.
 #[derive(Deserialize)]
@@ -203,6 +204,8 @@ impl Hub {
         let standing = Standing { filter, channel: channel.clone(), ..before.clone() };
         identity.standings.set(room.clone(), standing.clone());
         let joining = async {
+            // From before anything is read or noted, so that nothing falls between.
+            self.hear(std::slice::from_ref(&room)).await;
             self.remember_join(socket, &room).await?;
             self.attach(socket, &room, channel, since, last).await
         };
@@ -240,6 +243,7 @@ impl Hub {
         let Some(identity) = socket.state::<Identity>() else { return Ok(false) };
         let standing = Standing { is_invited: true, ..identity.standings.of(room) };
         identity.standings.set(room.clone(), standing.clone());
+        self.hear(std::slice::from_ref(room)).await;
         self.remember_join(socket, room).await?;
         match socket.join_waiting(standing.name_in(room)).await {
             Joined::Done => {
@@ -263,14 +267,23 @@ impl Hub {
         self.remember_leave(socket, room).await;
     }
 
-    /// Forgets the filters that nobody watches through any more, now and then. Never ends.
-    pub(crate) async fn sweep_filters(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(FILTERS_SWEPT_EVERY);
+    /// Forgets the filters that nobody watches through any more, and hears no longer of rooms that nobody is in, now and
+    /// then. Never ends.
+    pub(crate) async fn sweep_rooms(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEPT_EVERY);
         loop {
             ticks.tick().await;
-            self.dispatcher().filters().sweep(|name| {
-                ROOM_NAMESPACES.iter().any(|namespace| self.server().of(namespace).to(name).is_wanted())
-            });
+            let is_wanted = |name: &str| {
+                ROOM_NAMESPACES.iter().any(|namespace| self.server().has_members(namespace, name))
+            };
+            let filters = self.dispatcher().filters();
+            filters.sweep(is_wanted);
+            if let Some(cluster) = self.dispatcher().cluster() {
+                cluster.sweep(|room| {
+                    filters.names_of(std::slice::from_ref(room)).iter().any(|name| is_wanted(name))
+                        || self.server().has_members("/logs", room.as_str())
+                });
+            }
         }
     }
 
@@ -309,7 +322,14 @@ impl Hub {
                     dispatcher.attach(socket.clone(), room.clone(), channel.clone(), replay).await?;
                 Ok((attached, since.is_some() && is_whole))
             }
-            Delivery::Volatile | Delivery::Log => {
+            Delivery::Volatile => {
+                let attached =
+                    dispatcher.attach(socket.clone(), room.clone(), channel.clone(), Replay::Unkept).await?;
+                // Who has seen nothing of what nobody keeps has missed nothing that could be given back.
+                let is_whole = since.is_some_and(|since| since.epoch == 0 && since.seq == 0);
+                Ok((attached, is_whole))
+            }
+            Delivery::Log => {
                 let limit = last.unwrap_or(0).min(REPLAY_EVENTS_MAX);
                 let span = match since {
                     Some(since) => Span::After { seq: since.seq, limit: REPLAY_EVENTS_MAX },

@@ -24,8 +24,9 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     let is_store_failing = complaint.is_some() || dispatcher.is_failing();
     let rabbitmq = app.queues.check("queues");
     let redis_ingest = app.redis_ingest.check("sources");
+    let redis = dispatcher.cluster().map(|cluster| cluster.check());
     let is_bad = |check: &Option<Value>| check.as_ref().is_some_and(|check| check["status"] != "ok");
-    let is_degraded = is_store_failing || is_bad(&rabbitmq) || is_bad(&redis_ingest);
+    let is_degraded = is_store_failing || [&rabbitmq, &redis_ingest, &redis].into_iter().any(is_bad);
     let mut body = json!({
         "status": if is_degraded { "degraded" } else { "healthy" },
         "service": "socketio",
@@ -51,7 +52,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
             },
         },
     });
-    for (name, check) in [("rabbitmq", rabbitmq), ("redis_ingest", redis_ingest)] {
+    for (name, check) in [("rabbitmq", rabbitmq), ("redis_ingest", redis_ingest), ("redis", redis)] {
         if let Some(check) = check {
             body["checks"][name] = check;
         }
@@ -64,12 +65,16 @@ pub(super) async fn live() -> Response {
     super::json(StatusCode::OK, &json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: the process takes new work; 503 once it is shutting down, or while a queue or stream that it should hear is
-/// not heard.
+/// `GET /readyz`: the process takes new work; 503 once it is shutting down, or while a queue, a stream or the other nodes
+/// that it should hear are not heard.
 pub(super) async fn ready(State(app): State<App>) -> Response {
+    let deaf = || {
+        let nodes = || app.hub.dispatcher().cluster()?.deaf();
+        app.queues.deaf().or_else(|| app.redis_ingest.deaf()).or_else(nodes)
+    };
     let (status, body) = if !app.is_ready.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "draining" }))
-    } else if let Some(complaint) = app.queues.deaf().or_else(|| app.redis_ingest.deaf()) {
+    } else if let Some(complaint) = deaf() {
         (StatusCode::SERVICE_UNAVAILABLE, json!({ "status": "deaf", "complaint": complaint }))
     } else {
         (StatusCode::OK, json!({ "status": "ready" }))

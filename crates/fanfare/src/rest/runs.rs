@@ -206,7 +206,7 @@ async fn try_controls(
         if !commands.is_empty() || tokio::time::Instant::now() >= until {
             return Ok((StatusCode::OK, json!({ "commands": commands })));
         }
-        let _ = tokio::time::timeout_at(until, changed).await;
+        app.hub.dispatcher().wait_changed(changed, until).await;
     }
 }
 

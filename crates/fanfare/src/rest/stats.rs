@@ -83,6 +83,8 @@ pub(super) async fn stats(State(app): State<App>) -> Response {
         "timestamp": timestamp(),
         "uptime_s": app.tally.uptime_s(),
         "version": env!("CARGO_PKG_VERSION"),
+        // These figures are this node's own.
+        "cluster": app.hub.dispatcher().cluster().map(|cluster| cluster.check()),
         "connections": {
             "total_connections": stats.held(|gauges| gauges.sockets),
             "sessions": sessions,

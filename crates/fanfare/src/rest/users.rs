@@ -19,22 +19,13 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::published::Published;
-use crate::auth::principal_of;
 use crate::codes::{Code, Fault};
-use crate::dispatch::{ROOM_NAMESPACES, record_rule};
+use crate::dispatch::record_rule;
 use crate::event::{check_depth, check_name, checked};
-use crate::filters::room_of;
 
 /// `GET /socket/users`
 pub(super) async fn users(State(app): State<App>) -> Response {
-    let mut users: BTreeMap<String, u64> = BTreeMap::new();
-    for namespace in ROOM_NAMESPACES {
-        for found in app.server.of(namespace).fetch_sockets().await {
-            if let Some(user) = &principal_of(found.socket()).user {
-                *users.entry(user.to_string()).or_default() += 1;
-            }
-        }
-    }
+    let users = app.hub.users().await;
     let users: Vec<Value> =
         users.into_iter().map(|(user, count)| json!({ "userId": user, "connections": count })).collect();
     app.answer(Ok((StatusCode::OK, json!({ "users": users }))))
@@ -44,7 +35,7 @@ pub(super) async fn users(State(app): State<App>) -> Response {
 pub(super) async fn connected(State(app): State<App>, Path(id): Path<String>) -> Response {
     let outcome = async {
         let room = RoomName::of(RoomKind::User, &id)?;
-        let connections = app.hub.members(&room).await.len();
+        let connections = app.hub.found(&room).await.len();
         Ok((StatusCode::OK, json!({ "connected": connections > 0, "connections": connections })))
     };
     app.answer(outcome.await)
@@ -59,13 +50,9 @@ pub(super) async fn rooms(State(app): State<App>) -> Response {
 async fn try_rooms(app: &App) -> Result<(StatusCode, Value), Fault> {
     let made = Listing { limit: MADE_ROOMS_MAX, ..Listing::default() };
     let made = app.hub.dispatcher().store().list(MadeRoom::KIND, made).await?;
-    let stats = app.server.stats(true).await;
-    let mut members: BTreeMap<&str, usize> = made.iter().map(|record| (&*record.key.id, 0)).collect();
-    for ((namespace, room), count) in &stats.rooms {
-        if ROOM_NAMESPACES.contains(&namespace.as_str()) && *count > 0 {
-            *members.entry(room_of(room)).or_default() += count;
-        }
-    }
+    let mut members: BTreeMap<String, u64> =
+        made.iter().map(|record| (record.key.id.to_string(), 0)).collect();
+    members.append(&mut app.hub.rooms().await);
     let rooms: Vec<Value> =
         members.into_iter().map(|(room, count)| json!({ "room": room, "members": count })).collect();
     Ok((StatusCode::OK, json!({ "rooms": rooms })))
@@ -125,7 +112,7 @@ async fn try_make(app: &App, headers: &HeaderMap, body: Body) -> Result<(StatusC
     if is_new {
         app.made_rooms.add_one();
     }
-    let members = app.hub.members(&room).await.len();
+    let members = app.hub.found(&room).await.len();
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, json!({ "room": room.as_str(), "members": members })))
 }
@@ -138,19 +125,7 @@ async fn try_move(app: &App, body: Body, is_join: bool) -> Result<(StatusCode, V
         (None, Some(session)) => RoomName::of(RoomKind::Session, session)?,
         _ => return Err(Fault::new(Code::BadPayload, "give `userId` or `sessionId`, one of them")),
     };
-    let moves = app.hub.members(&whose).await;
-    let (hub, room) = (&app.hub, &room);
-    let moves = moves.iter().map(|found| async move {
-        if is_join {
-            return hub.bring_in(found.socket(), room).await;
-        }
-        hub.leave(found.socket(), room).await;
-        Ok(true)
-    });
-    let mut sockets = 0;
-    for outcome in futures_util::future::join_all(moves).await {
-        sockets += usize::from(outcome?);
-    }
+    let sockets = app.hub.move_all(&whose, &room, is_join).await?;
     Ok((StatusCode::OK, json!({ "room": room.as_str(), "sockets": sockets })))
 }
 

@@ -6,6 +6,7 @@ mod broker;
 mod browser;
 mod celery;
 mod clients;
+mod cluster;
 mod durability;
 mod fanfare;
 mod filters;
