@@ -46,7 +46,7 @@ mod call;
 mod fault;
 mod health;
 mod keys;
-mod link;
+pub mod link;
 mod msgpack;
 mod open;
 mod read;
@@ -72,6 +72,7 @@ use crate::health::Health;
 use crate::keys::Keys;
 use crate::link::{Link, Terms};
 use crate::read::Reads;
+pub use crate::script::Script;
 use crate::writer::{Manner, Writer, closed};
 
 /// Where and how.
