@@ -1,9 +1,13 @@
 //! Owns what a node hears, in one order, as its one reader takes it. Does not know where it comes from.
 
-use store_redis::bus::Message;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
 
+use store_redis::bus::{Message, decode_message};
+use tokio::sync::oneshot;
+
+use crate::inbox::Taken;
 use crate::node::NodeInfo;
+use crate::shared::Shared;
 
 /// What has happened.
 #[derive(Debug)]
@@ -30,6 +34,12 @@ pub struct Fence {
 }
 
 impl Fence {
+    /// A mark, and what tells when it is passed.
+    pub(crate) fn new() -> (Self, oneshot::Receiver<()>) {
+        let (passed, passing) = oneshot::channel();
+        (Self { passed }, passing)
+    }
+
     /// Says that everything before it has been dealt with.
     pub fn pass(self) {
         // Nobody waits any more: as good.
@@ -40,13 +50,23 @@ impl Fence {
 /// What a node hears. There is one reader.
 #[derive(Debug)]
 pub struct Feed {
-    pub(crate) news: mpsc::Receiver<News>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Feed {
     /// The next news; `None` when the bus is closed, or somebody else has its number. May be given up while it waits:
     /// nothing is lost by that.
     pub async fn next(&mut self) -> Option<News> {
-        self.news.recv().await
+        loop {
+            match self.shared.inbox.take() {
+                Taken::Event(bytes) => match decode_message(&bytes) {
+                    Ok(message) => return Some(News::Event(Box::new(message))),
+                    Err(why) => self.shared.complain(&why),
+                },
+                Taken::News(news) => return Some(news),
+                Taken::Nothing => self.shared.inbox.came.notified().await,
+                Taken::Ended => return None,
+            }
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How a bus is doing.
 #[derive(Clone, Debug)]
@@ -99,5 +100,74 @@ impl Counter {
 
     fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether other nodes are heard.
+#[derive(Debug, Default)]
+pub(crate) struct Status(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_connected: bool,
+    deaf: Option<(Instant, DeafCause)>,
+    passed: Option<Instant>,
+    is_superseded: bool,
+}
+
+impl Status {
+    pub(crate) fn connect(&self) {
+        self.lock().is_connected = true;
+    }
+
+    pub(crate) fn cut(&self, why: &str) {
+        self.lock().is_connected = false;
+        self.deafen(DeafCause::NotConnected(why.to_owned()));
+    }
+
+    /// Nobody is heard, for this reason.
+    pub(crate) fn deafen(&self, why: DeafCause) {
+        let mut state = self.lock();
+        let since = state.deaf.as_ref().map(|(since, _)| *since);
+        if state.deaf.as_ref().is_none_or(|(_, known)| *known != why) {
+            tracing::warn!("other servers are not heard: {why}");
+        }
+        state.deaf = Some((since.unwrap_or_else(Instant::now), why));
+    }
+
+    /// A mark has passed.
+    pub(crate) fn pass(&self) {
+        let mut state = self.lock();
+        state.passed = Some(Instant::now());
+        // One that had come before a cut says nothing of what comes after.
+        if state.is_connected
+            && let Some((since, _)) = state.deaf.take()
+        {
+            tracing::info!("other servers are heard again, after {:?}", since.elapsed());
+        }
+    }
+
+    pub(crate) fn supersede(&self) {
+        self.lock().is_superseded = true;
+    }
+
+    pub(crate) fn health(&self, nodes: usize, tally: &Tally) -> BusHealth {
+        let state = self.lock();
+        BusHealth {
+            is_connected: state.is_connected,
+            deaf: state.deaf.clone().map(|(since, why)| Deaf { age: since.elapsed(), why }),
+            canary_age: state.passed.map(|at| at.elapsed()),
+            is_superseded: state.is_superseded,
+            nodes,
+            counts: tally.counts(),
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.lock().is_connected
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

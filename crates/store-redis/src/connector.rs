@@ -6,27 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::PushInfo;
-use redis::aio::{AsyncPushSender, MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 
 use crate::address::Address;
-use crate::link::{Link, Terms};
+use crate::link::{Hear, Link, Terms};
 
 /// Hears what a server says unasked: messages of channels, and that the connection has ended. Must not wait.
 #[derive(Clone)]
-pub struct Push(Arc<dyn Fn(PushInfo) + Send + Sync>);
+pub struct Push(Hear);
 
 impl Push {
     /// Hands everything to `hear`, on the thread that reads from the connection.
     pub fn new(hear: impl Fn(PushInfo) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hear))
-    }
-
-    pub(crate) fn sender(&self) -> impl AsyncPushSender + use<> {
-        let hear = self.0.clone();
-        move |info: PushInfo| {
-            hear(info);
-            Ok::<(), std::convert::Infallible>(())
-        }
     }
 }
 
@@ -70,11 +62,8 @@ impl Connector {
         push: Option<Push>,
     ) -> Result<MultiplexedConnection, String> {
         let Self { address, tls_root, connect_timeout } = self.clone();
-        let terms = Terms { address, tls_root, connect_timeout, command_timeout, push };
+        let terms = Terms { address, tls_root, connect_timeout, command_timeout };
         let link = Link::new(terms, key.to_owned());
-        match tokio::time::timeout(connect_timeout, link.find()).await {
-            Ok(found) => found.map_err(|failure| failure.why()),
-            Err(_) => Err(format!("no connection within {connect_timeout:?}")),
-        }
+        link.find_in_time(push.map(|push| push.0)).await.map_err(|failure| failure.why())
     }
 }

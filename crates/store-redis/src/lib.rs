@@ -47,7 +47,7 @@ mod connector;
 mod fault;
 mod health;
 mod keys;
-mod link;
+pub mod link;
 mod msgpack;
 mod open;
 mod read;
@@ -74,6 +74,7 @@ use crate::health::Health;
 use crate::keys::Keys;
 use crate::link::{Link, Terms};
 use crate::read::Reads;
+pub use crate::script::Script;
 use crate::writer::{Manner, Writer, closed};
 
 /// Where and how.
@@ -123,7 +124,6 @@ impl Options {
             tls_root: self.tls_root.clone(),
             connect_timeout: self.connect_timeout,
             command_timeout: self.command_timeout,
-            push: None,
         }
     }
 

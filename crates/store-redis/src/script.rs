@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use redis::Cmd;
 
 /// A script.
-pub(crate) struct Script {
+pub struct Script {
     text: &'static str,
     digest: String,
 }
@@ -25,7 +25,9 @@ pub(crate) static PAGE: LazyLock<Script> = LazyLock::new(|| Script::new(include_
 pub(crate) static TAIL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/tail.lua")));
 
 impl Script {
-    fn new(text: &'static str) -> Self {
+    /// Takes its text.
+    #[must_use]
+    pub fn new(text: &'static str) -> Self {
         Self { text, digest: redis::Script::new(text).get_hash().to_owned() }
     }
 

@@ -11,5 +11,6 @@ pub mod fuzz;
 pub mod memory;
 pub mod proxy;
 pub mod redis;
+pub mod silencer;
 pub mod simulator;
 pub mod transcript;
