@@ -8,6 +8,7 @@ mod codes;
 
 mod config;
 mod dispatch;
+mod drain;
 mod event;
 mod filters;
 mod limits;

@@ -23,7 +23,7 @@ use crate::realtime::{self, Hub, Member};
 use crate::rest::{self, App};
 use crate::runners::Runners;
 use crate::tally::Tally;
-use crate::tls;
+use crate::{drain, tls};
 
 /// The engine's paths on the api listener.
 const API_PATHS: [&str; 2] = ["/socket.io/", "/ws/socket.io/"];
@@ -147,10 +147,10 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     };
     app.is_ready.store(false, Ordering::Relaxed);
     app.hub.tell_system(hub::admin::SystemNews::Stopping);
-    tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
+    tracing::info!(signal, "stopping");
     let shutdown = async {
-        queues.stop().await;
-        server.shutdown(config.drain).await;
+        tokio::join!(queues.stop(), drain::drain(&server, &config.drain));
+        server.shutdown(Duration::ZERO).await;
     };
     tokio::select! {
         () = shutdown => tracing::info!("stopped"),
