@@ -15,6 +15,12 @@ want chromium chromium
 want redis-server redis-server
 want epmd rabbitmq-server
 want rabbitmq-server rabbitmq-server
+# Programs of the system, which are not in everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
+want nginx nginx
+want haproxy haproxy
+want caddy caddy
+want systemd-analyze systemd
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
 if [ ${#missing[@]} -eq 0 ]; then

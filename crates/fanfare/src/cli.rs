@@ -71,7 +71,7 @@ struct Serve {
     /// PEM private key for both listeners
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<String>,
-    /// How long a shutdown may take, such as 5s
+    /// Time over which a shutdown lets connections go, such as 10s
     #[arg(long, value_name = "DURATION")]
     drain: Option<String>,
     /// How logs are written: pretty or json
@@ -202,7 +202,7 @@ impl Serve {
             ("api.tls_key", &self.tls_key),
             ("realtime.tls_certificate", &self.tls_certificate),
             ("realtime.tls_key", &self.tls_key),
-            ("server.drain", &self.drain),
+            ("server.drain_time", &self.drain),
             ("log.format", &self.log_format),
             ("log.level", &self.log_level),
         ];

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tools::ToolSettings;
 
 use crate::auth::AuthConfig;
 use crate::cluster::ClusterConfig;
+use crate::drain::Pace;
 use crate::limits::LimitsConfig;
 use crate::rabbitmq::RabbitmqConfig;
 use crate::realtime::PresenceConfig;
@@ -44,8 +46,8 @@ const ALIASES: &[(&str, &str)] = &[
 pub(crate) struct Config {
     /// Whether unauthenticated listeners may be reached from other machines.
     pub(crate) insecure: bool,
-    /// How long a shutdown may take.
-    pub(crate) drain: Duration,
+    /// How a shutdown lets connections go.
+    pub(crate) drain: Pace,
     /// Threads that own connections; `None` is one for each core.
     pub(crate) shards: Option<usize>,
     /// The api listener, if it is to be opened.
@@ -465,7 +467,11 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
     };
     Ok(Config {
         insecure: server.insecure,
-        drain: duration("server.drain", &server.drain)?,
+        drain: Pace {
+            time: duration("server.drain_time", &server.drain_time)?,
+            per_second_max: NonZeroU32::new(server.drain_rate),
+            time_max: duration("server.drain_time_max", &server.drain_time_max)?,
+        },
         shards: Some(usize::from(server.shards)).filter(|shards| *shards > 0),
         api: if api.enabled {
             let tls = tls("api", &api.tls_certificate, &api.tls_key)?;

@@ -9,6 +9,7 @@ mod codes;
 
 mod config;
 mod dispatch;
+mod drain;
 mod event;
 mod filters;
 mod limits;

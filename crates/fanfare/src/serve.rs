@@ -28,7 +28,7 @@ use crate::redis_ingest::Ingest;
 use crate::rest::{self, App};
 use crate::runners::Runners;
 use crate::tally::Tally;
-use crate::tls;
+use crate::{drain, tls};
 
 /// The engine's paths on the api listener.
 const API_PATHS: [&str; 2] = ["/socket.io/", "/ws/socket.io/"];
@@ -181,10 +181,10 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     };
     app.is_ready.store(false, Ordering::Relaxed);
     app.hub.tell_system(hub::admin::SystemNews::Stopping);
-    tracing::info!(signal, drain = %humantime::format_duration(config.drain), "closing connections");
+    tracing::info!(signal, "stopping");
     let shutdown = async {
-        tokio::join!(queues.stop(), ingest.stop());
-        server.shutdown(config.drain).await;
+        tokio::join!(queues.stop(), ingest.stop(), drain::drain(&server, &config.drain));
+        server.shutdown(Duration::ZERO).await;
         if let Some(bus) = &bus {
             bus.close().await;
         }

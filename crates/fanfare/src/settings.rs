@@ -58,9 +58,16 @@ settings! {
         /// Lets a listener bind an address that other machines can reach, although nobody has to say who they are.
         /// Without it such an address is refused.
         insecure: bool = false,
-        /// How long a shutdown may take to close connections, spread out so that clients do not all come back at
-        /// once. Longer: gentler on the server that takes over. Shorter: faster restarts.
-        drain: String = "5s".into(),
+        /// Time over which a shutdown lets connections go, evenly, so that clients do not all come back at once. New
+        /// sessions are refused meanwhile, everything else goes on. Longer: gentler on the server that takes over.
+        /// Shorter: faster restarts. "0s": all at once.
+        drain_time: String = "10s".into(),
+        /// Connections a second that a shutdown lets go at most: with many of them it takes longer than
+        /// `server.drain_time`, up to `server.drain_time_max`. 0: as many as that time demands.
+        drain_rate: u32 = 0,
+        /// Longest time that `server.drain_rate` makes of it. Whoever stops the process must be ready to wait for a little
+        /// more.
+        drain_time_max: String = "60s".into(),
         /// Threads that own connections. 0: one for each core.
         shards: u16 = 0,
     }

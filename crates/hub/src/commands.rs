@@ -255,6 +255,19 @@ payload! {
     }
 }
 
+payload! {
+    /// The server is about to stop. The connection ends within the time that is told; clients then come back by themselves,
+    /// to this server once it is there again, or to another.
+    ServerShutdown = "server_shutdown" {
+        required {
+            /// Why: `shutdown`.
+            reason: String,
+            /// Milliseconds within which the connection ends.
+            reconnect_in_ms: u64,
+        }
+    }
+}
+
 /// Anything at all, to which `pong` answers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -284,6 +297,7 @@ addressed! {
     Pong: |_it| Ok(Vec::new()), key "";
     Refused: |_it| Ok(Vec::new()), key "";
     TokenExpiring: |_it| Ok(Vec::new()), key "";
+    ServerShutdown: |_it| Ok(Vec::new()), key "";
 }
 
 /// What every vocabulary has.
@@ -306,6 +320,7 @@ pub const EVENTS: &[EventType] = &[
     notice::<Pong>(),
     notice::<Refused>(),
     notice::<TokenExpiring>(),
+    notice::<ServerShutdown>(),
 ];
 
 const fn command<T: Payload>() -> EventType {

@@ -71,8 +71,12 @@ impl Fanfare {
         if !command.get_envs().any(|(name, value)| name == "FANFARE_DATA_DIR" && value.is_some()) {
             command.env("FANFARE_DATA_DIR", data.path());
         }
+        // At once, except for tests that look at how it goes.
+        if !command.get_args().any(|argument| argument == "--drain") {
+            command.args(["--drain", "0s"]);
+        }
         let mut child = command
-            .args(["--print-addresses", "--drain", "0s"])
+            .arg("--print-addresses")
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -143,9 +147,19 @@ impl Fanfare {
         }
     }
 
-    /// Tells it to stop, and answers its exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
+    /// Tells it to stop.
+    pub(crate) fn tell_to_stop(&self) {
         signal(&self.child, rustix::process::Signal::TERM);
+    }
+
+    /// Tells it to stop, and answers its exit code.
+    pub(crate) fn terminate(self) -> Option<i32> {
+        self.tell_to_stop();
+        self.wait()
+    }
+
+    /// Waits for its end, and answers its exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
         self.child.wait().expect("it ends").code()
     }
 }

@@ -77,19 +77,23 @@ impl Watcher {
 
     /// Reads until the server ends the socket or its session; answers the events that came before.
     pub(crate) fn end(&mut self) -> Vec<(String, Value)> {
-        let mut events = Vec::new();
+        std::iter::from_fn(|| self.event_or_end()).collect()
+    }
+
+    /// The next event, unless the server ends the socket or its session first.
+    pub(crate) fn event_or_end(&mut self) -> Option<(String, Value)> {
         loop {
             if self.packets.is_empty() {
-                let Ok(mut answer) = agent().get(&self.url).call() else { return events };
+                let mut answer = agent().get(&self.url).call().ok()?;
                 if answer.status() != 200 {
-                    return events;
+                    return None;
                 }
                 let payload = answer.body_mut().read_to_string().expect("text");
                 self.packets.extend(payload.split('\u{1e}').map(str::to_owned));
             }
             match self.packets.front().map(String::as_str) {
-                Some("1") => return events,
-                Some(packet) if packet.starts_with("41") => return events,
+                Some("1") => return None,
+                Some(packet) if packet.starts_with("41") => return None,
                 Some("2") => {
                     self.packets.pop_front();
                     self.post("3");
@@ -97,7 +101,7 @@ impl Watcher {
                 Some("6") => {
                     self.packets.pop_front();
                 }
-                Some(_) => events.push(self.event()),
+                Some(_) => return Some(self.event()),
                 None => {}
             }
         }
