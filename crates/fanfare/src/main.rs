@@ -11,6 +11,7 @@ mod config;
 mod dispatch;
 mod event;
 mod filters;
+mod foreign;
 mod limits;
 mod logs;
 mod rabbitmq;
