@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bus", &["hub", "store-redis"]),
     ("engine", &["eio-proto", "engine-core", "sio-proto", "ws-proto"]),
     ("store-redis", &["hub"]),
+    ("adapter", &["sio-proto", "store-redis"]),
     ("store-sqlite", &["hub"]),
     ("tools", &["hub"]),
     ("queues", &["hub", "tools"]),
@@ -28,7 +29,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("testkit", &["eio-proto", "engine-core", "hub", "sio-proto", "ws-proto"]),
     (
         "fanfare",
-        &["auth", "bus", "engine", "fanfare-sdk", "hub", "queues", "store-redis", "store-sqlite", "tools"],
+        &[
+            "adapter",
+            "auth",
+            "bus",
+            "engine",
+            "fanfare-sdk",
+            "hub",
+            "queues",
+            "store-redis",
+            "store-sqlite",
+            "tools",
+        ],
     ),
     // An implementation of its own, so that it notices the codecs' mistakes.
     ("loadgen", &[]),

@@ -13,6 +13,7 @@ use tools::ToolSettings;
 use crate::auth::AuthConfig;
 use crate::cluster::ClusterConfig;
 use crate::drain::Pace;
+use crate::foreign::AdapterConfig;
 use crate::limits::LimitsConfig;
 use crate::rabbitmq::RabbitmqConfig;
 use crate::realtime::PresenceConfig;
@@ -78,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) rabbitmq: Option<RabbitmqConfig>,
     /// What is taken from Redis, if anything is.
     pub(crate) redis_ingest: Option<RedisIngestConfig>,
+    /// Servers and emitters of other making, if there may be any.
+    pub(crate) adapter: Option<AdapterConfig>,
     /// Where runners hear of what people decide, if anywhere.
     pub(crate) runners: Option<RunnersConfig>,
     /// The tools that sockets may ask, by id.
@@ -408,6 +411,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         github,
         rabbitmq,
         redis_ingest,
+        adapter,
         log,
     } = raw;
     let redis_ingest = settings::RedisIngest {
@@ -415,6 +419,11 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         url: if redis_ingest.url.is_empty() { redis.url.clone() } else { redis_ingest.url },
         ca_file: if redis_ingest.ca_file.is_empty() { redis.ca_file.clone() } else { redis_ingest.ca_file },
         ..redis_ingest
+    };
+    let adapter = settings::AdapterSettings {
+        url: if adapter.url.is_empty() { redis.url.clone() } else { adapter.url },
+        ca_file: if adapter.ca_file.is_empty() { redis.ca_file.clone() } else { adapter.ca_file },
+        ..adapter
     };
     let auth = AuthConfig::convert(auth)?;
     let policies = crate::auth::policies(&rooms, auth.is_open)?;
@@ -511,6 +520,7 @@ fn convert(raw: RawConfig, names_origins: bool) -> Result<Config, String> {
         runners: runners(runs)?,
         rabbitmq: RabbitmqConfig::convert(rabbitmq)?,
         redis_ingest: RedisIngestConfig::convert(redis_ingest)?,
+        adapter: AdapterConfig::convert(adapter)?,
         tools,
         limits: LimitsConfig::convert(&limits)?,
         engine,

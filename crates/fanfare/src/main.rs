@@ -12,6 +12,7 @@ mod dispatch;
 mod drain;
 mod event;
 mod filters;
+mod foreign;
 mod limits;
 mod logs;
 mod rabbitmq;

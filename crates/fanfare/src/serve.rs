@@ -21,6 +21,7 @@ use crate::cluster;
 use crate::config::{Config, Listener, Origins};
 use crate::dispatch::{Dispatcher, DueRule, Peers, Terms, due_rule};
 use crate::filters::Filters;
+use crate::foreign::Foreign;
 use crate::limits::Limits;
 use crate::rabbitmq::{self, Queues};
 use crate::realtime::{self, Hub, Member};
@@ -138,6 +139,8 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         hub.tell_runners_by(Runners::start(runners, dispatcher.clone())?);
     }
     hub.run_on(server.clone(), dispatcher);
+    let foreign = Foreign::start(config.adapter.as_ref(), &server, &hub);
+    hub.dispatcher().mirror_to(foreign.clone());
     tokio::spawn({
         let hub = hub.clone();
         async move { hub.expect_back().await }
@@ -157,6 +160,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
         github: Arc::new(config.github.clone()),
         queues: rabbitmq::Watch::default(),
         redis_ingest: rabbitmq::Watch::default(),
+        foreign: foreign.clone(),
         schedules: Arc::default(),
         made_rooms: Arc::default(),
         is_ready: Arc::new(AtomicBool::new(true)),
@@ -185,6 +189,7 @@ pub(crate) async fn run(config: Config, print_addresses: bool) -> anyhow::Result
     let shutdown = async {
         tokio::join!(queues.stop(), ingest.stop(), drain::drain(&server, &config.drain));
         server.shutdown(Duration::ZERO).await;
+        foreign.stop();
         if let Some(bus) = &bus {
             bus.close().await;
         }

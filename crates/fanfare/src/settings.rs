@@ -475,6 +475,29 @@ settings! {
         rooms: Vec<String> = vec!["*".to_owned()],
     }
 
+    /// Socket.IO servers and emitters in Node and Python that speak over Redis: what they send reaches our sockets, and
+    /// what is published here reaches theirs. Nothing of it is kept. See `docs/REDIS.md`.
+    adapter: AdapterSettings {
+        /// Whether they are heard, where there is a Redis.
+        enabled: bool = true,
+        /// Address of Redis, as `redis_ingest.url`. Empty: that of `redis.url`.
+        url: Secret = Secret::default(),
+        /// PEM file with certificates of authorities that are trusted instead of the machine's, for `rediss://`. Empty:
+        /// that of `redis.ca_file`.
+        ca_file: String = String::new(),
+        /// What servers in Node use: "classic" (`createAdapter`, and emitters), "sharded" (`createShardedAdapter`) or
+        /// "sharded-static" (the same with `subscriptionMode: "static"`). All must use the same.
+        kind: String = "classic".into(),
+        /// What their channels begin with: their option `key` or `channelPrefix`.
+        prefix: String = "socket.io".into(),
+        /// Namespaces that are shared with them: "/", "/ws", "/logs", "/admin".
+        namespaces: Vec<String> = ["/", "/ws"].map(String::from).to_vec(),
+        /// Channel of python-socketio's managers. Empty: they are not heard. Flask-SocketIO has "flask-socketio".
+        python_channel: String = "socketio".into(),
+        /// How long their answers are waited for.
+        patience: String = "5s".into(),
+    }
+
     /// What the process writes about itself.
     log: Log {
         /// "error", "warn", "info", "debug" or "trace".

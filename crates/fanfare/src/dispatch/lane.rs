@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::draft::Drafts;
+use super::mirroring;
 use super::{Committed, OPERATIONS_MAX, Shared, Underway, busy};
 use crate::codes::Fault;
 use crate::event::now;
@@ -76,7 +77,10 @@ async fn run(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Request>) {
             let prepared = drafts.prepare(now(), event, &mut Vec::new());
             ids.push(prepared.delivery.event.id);
             match reach {
-                Reach::All => shared.send_unkept(&prepared.delivery).await,
+                Reach::All => {
+                    mirroring::mirror(shared.foreign(), &prepared.delivery);
+                    shared.send_unkept(&prepared.delivery).await;
+                }
                 Reach::Here => shared.send_here(&prepared.delivery).await,
                 Reach::Elsewhere => shared.tell(&prepared.delivery).await,
             }

@@ -13,6 +13,7 @@ mod fanout;
 mod feed;
 mod ids;
 mod lane;
+mod mirroring;
 mod outlet;
 mod recent;
 mod records;
@@ -26,7 +27,7 @@ pub(crate) use turn::position_json;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bus::{Bus, Feed};
@@ -49,6 +50,7 @@ use self::outlet::Outlet;
 use crate::auth::Identity;
 use crate::codes::{Code, Fault};
 use crate::filters::{Channel, Filters};
+use crate::foreign::Foreign;
 
 /// Operations that may wait, and events in them. 16,384: at 100,000 a second, what comes in the time of a slow disk's flush; beyond it
 /// publishers are told to try again.
@@ -227,6 +229,8 @@ pub(super) struct Shared {
     pub(super) cluster: Option<Arc<Cluster>>,
     /// Who waits for a record to change.
     waiting: Mutex<HashMap<RecordKey, Vec<oneshot::Sender<()>>>>,
+    /// Servers of other making, once it is known whether there may be any.
+    foreign: OnceLock<Foreign>,
 }
 
 impl Shared {
@@ -253,6 +257,12 @@ impl Shared {
     async fn send_unkept(&self, delivery: &fanout::Delivery) {
         self.send_here(delivery).await;
         self.tell(delivery).await;
+    }
+
+    /// Servers of other making.
+    pub(super) fn foreign(&self) -> &Foreign {
+        static NOBODY: Foreign = Foreign::nobody();
+        self.foreign.get().unwrap_or(&NOBODY)
     }
 
     /// A record has changed: whoever waits for that may look.
@@ -325,6 +335,7 @@ impl Dispatcher {
             due_rules,
             cluster: cluster.map(Arc::new),
             waiting: Mutex::default(),
+            foreign: OnceLock::new(),
         });
         let outlet = Outlet::new(shared.clone());
         let exit = match feed {
@@ -521,6 +532,11 @@ impl Dispatcher {
     async fn read_missed(&self, rooms: Vec<RoomName>, order: u64) -> Result<Vec<Kept>, Fault> {
         let missed = self.shared.store.read_after_order(rooms, order, self.shared.restored_max).await?;
         missed.ok_or_else(|| gone(self.shared.restored_max))
+    }
+
+    /// Has events also told to servers of other making.
+    pub(crate) fn mirror_to(&self, foreign: Foreign) {
+        let _ = self.shared.foreign.set(foreign);
     }
 
     /// The store, for whoever reads.

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::draft::{Drafts, Prepared};
 use super::fanout::Delivery;
+use super::mirroring;
 use super::outlet::Outlet;
 use super::{Attachment, Committed, Decision, DueRule, Next, Operation, Rule, Shared};
 use crate::codes::{Code, Fault};
@@ -349,7 +350,9 @@ impl Dispatch {
             let place = prepared.append.and_then(|index| placed.get_mut(index)).map(std::mem::take);
             committed.ids.push(prepared.delivery.event.id);
             committed.placed.push(place.as_ref().map(|(_, placed)| placed.clone()).unwrap_or_default());
-            self.send(prepared.delivery.placed_at(place)).await;
+            let delivery = prepared.delivery.placed_at(place);
+            mirroring::mirror(self.shared.foreign(), &delivery);
+            self.send(delivery).await;
         }
         committed
     }

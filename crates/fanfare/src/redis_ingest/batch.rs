@@ -145,13 +145,23 @@ mod tests {
     use super::*;
 
     /// Answers what it was told to, and remembers what it was given.
-    struct Script(Mutex<(VecDeque<Verdict>, Vec<(String, Turn)>)>);
+    struct Script {
+        verdicts: Mutex<VecDeque<Verdict>>,
+        given: Mutex<Vec<(String, Turn)>>,
+    }
+
+    impl Script {
+        fn new(verdicts: impl IntoIterator<Item = Verdict>) -> Arc<Self> {
+            let verdicts = Mutex::new(verdicts.into_iter().collect());
+            Arc::new(Self { verdicts, given: Mutex::default() })
+        }
+    }
 
     impl Intake for Script {
         fn begin<'a>(&'a self, message: &'a Arc<Message>, _: &'a Identity, turn: Turn) -> Answer<'a, Begun> {
-            let mut script = self.0.lock().unwrap();
-            script.1.push((String::from_utf8_lossy(&message.body).into_owned(), turn));
-            let verdict = script.0.pop_front().unwrap_or(Verdict::Kept);
+            let text = String::from_utf8_lossy(&message.body).into_owned();
+            self.given.lock().unwrap().push((text, turn));
+            let verdict = self.verdicts.lock().unwrap().pop_front().unwrap_or(Verdict::Kept);
             let keeping: Answer<'static, Verdict> = Box::pin(async move { verdict });
             Box::pin(async move { Ok(keeping) })
         }
@@ -171,10 +181,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_kept_waits_in_its_order_and_the_first_finds_out() {
-        let script = Arc::new(Script(Mutex::new((
-            [Verdict::Kept, later(), later(), later(), Verdict::Kept].into(),
-            Vec::new(),
-        ))));
+        let script = Script::new([Verdict::Kept, later(), later(), later(), Verdict::Kept]);
         let health = Arc::new(Health::new("s", "h"));
         health.connected();
         let mut keeper = Keeper::new(script.clone(), health.clone());
@@ -188,7 +195,7 @@ mod tests {
         assert!(keeper.keep(&mut waiting).await.pause.is_none());
         let last = keeper.keep(&mut waiting).await;
         assert_eq!((last.ended.len(), waiting.len()), (1, 0));
-        let given = script.0.lock().unwrap().1.clone();
+        let given = script.given.lock().unwrap().clone();
         let expected = [("a", 0, true), ("b", 0, false), ("c", 0, false), ("b", 1, true), ("b", 2, true)];
         for ((name, turn), (expected, round, is_first)) in given.iter().zip(expected) {
             assert_eq!((name.as_str(), *turn), (expected, Turn { round, is_first }));
@@ -203,7 +210,7 @@ mod tests {
         let never = Verdict::Never { code: "bad_request", message: "no event".into() };
         let mut verdicts: VecDeque<Verdict> = (0..FAILURES_MAX).map(|_| failed()).collect();
         verdicts.push_back(never);
-        let script = Arc::new(Script(Mutex::new((verdicts, Vec::new()))));
+        let script = Script::new(verdicts);
         let mut keeper = Keeper::new(script, Arc::new(Health::new("s", "h")));
         let mut waiting = held(&["a"]);
         for _ in 1..FAILURES_MAX {

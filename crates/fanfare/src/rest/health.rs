@@ -25,8 +25,10 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     let rabbitmq = app.queues.check("queues");
     let redis_ingest = app.redis_ingest.check("sources");
     let redis = dispatcher.cluster().map(|cluster| cluster.check());
+    let adapter = app.foreign.report().map(|report| json!(report));
     let is_bad = |check: &Option<Value>| check.as_ref().is_some_and(|check| check["status"] != "ok");
-    let is_degraded = is_store_failing || [&rabbitmq, &redis_ingest, &redis].into_iter().any(is_bad);
+    let is_degraded =
+        is_store_failing || [&rabbitmq, &redis_ingest, &redis, &adapter].into_iter().any(is_bad);
     let mut body = json!({
         "status": if is_degraded { "degraded" } else { "healthy" },
         "service": "socketio",
@@ -52,7 +54,9 @@ pub(super) async fn health(State(app): State<App>) -> Response {
             },
         },
     });
-    for (name, check) in [("rabbitmq", rabbitmq), ("redis_ingest", redis_ingest), ("redis", redis)] {
+    let checks =
+        [("rabbitmq", rabbitmq), ("redis_ingest", redis_ingest), ("redis", redis), ("adapter", adapter)];
+    for (name, check) in checks {
         if let Some(check) = check {
             body["checks"][name] = check;
         }

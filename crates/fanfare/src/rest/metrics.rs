@@ -32,6 +32,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         limited: app.hub.limits.refused().collect(),
         queues: app.queues.reports(),
         redis_ingest: app.redis_ingest.reports(),
+        adapter: app.foreign.report(),
     }));
     let mut body = String::new();
     if let Err(error) = text::encode(&mut body, &registry) {
@@ -52,6 +53,7 @@ struct Scrape {
     limited: Vec<(&'static str, u64)>,
     queues: Vec<Report>,
     redis_ingest: Vec<Report>,
+    adapter: Option<adapter::Report>,
 }
 
 impl Collector for Scrape {
@@ -112,6 +114,23 @@ impl Collector for Scrape {
         by_label(&mut encoder, "limited", "What was beyond a limit", "limit", limited)?;
         by_queue(&mut encoder, "rabbitmq", "queue", &self.queues)?;
         by_queue(&mut encoder, "redis_ingest", "source", &self.redis_ingest)?;
+        if let Some(report) = &self.adapter {
+            let outcomes = [
+                ("received", report.received),
+                ("sent", report.sent),
+                ("server_side", report.server_side),
+                ("undecodable", report.undecodable),
+                ("dropped", report.dropped),
+            ];
+            let help = "Messages of other Socket.IO servers over Redis";
+            by_label(&mut encoder, "adapter_messages", help, "outcome", outcomes.into_iter())?;
+            gauge(
+                &mut encoder,
+                "adapter_heard",
+                "Whether they are heard: 1 if so",
+                u64::from(report.status == "ok"),
+            )?;
+        }
 
         let mut totals: Vec<(&'static str, u64)> = Vec::new();
         for shard in &self.stats.counters {

@@ -42,6 +42,7 @@ use crate::codes::{Code, Fault};
 use crate::config::{Github, Origins, RestLimits};
 use crate::dispatch::{Committed, Rule};
 use crate::event::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::foreign::Foreign;
 use crate::rabbitmq::Watch;
 use crate::realtime::Hub;
 use crate::tally::Tally;
@@ -77,6 +78,8 @@ pub(crate) struct App {
     pub(crate) queues: Watch,
     /// How the streams and channels of Redis are doing that events are taken from.
     pub(crate) redis_ingest: Watch,
+    /// Servers of other making.
+    pub(crate) foreign: Foreign,
     /// How many events wait for their moment.
     pub(crate) schedules: Arc<schedules::Count>,
     /// How many rooms were made by hand.

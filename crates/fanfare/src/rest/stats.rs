@@ -113,6 +113,7 @@ pub(super) async fn stats(State(app): State<App>) -> Response {
         "tools": app.hub.tool_stats(),
         "rabbitmq": app.queues.reports(),
         "redis_ingest": app.redis_ingest.reports(),
+        "adapter": app.foreign.report(),
         "counters": counters,
     });
     super::json(StatusCode::OK, &body)
