@@ -144,7 +144,7 @@ fn several_nodes_are_one_server() {
     publish(three, "war-room", 1);
     assert_eq!(next(&mut bob, "n")["data"], 1);
     // A notification finds its user, and does not wait for one who is there.
-    let letter = json!({ "user_id": "cid", "title": "hello", "message": "there" }).to_string();
+    let letter = json!({ "userId": "cid", "title": "hello", "message": "there" }).to_string();
     let reply = one.post("/api/v1/notifications", &letter);
     assert!(reply.status < 300, "{}", reply.body);
     assert_eq!(next(&mut cid, "notification")["data"]["title"], "hello");
