@@ -171,10 +171,12 @@ impl Reads {
         let mut seen = HashSet::new();
         let rooms: Vec<RoomName> = rooms.into_iter().filter(|room| seen.insert(room.clone())).collect();
         let arguments: Vec<Vec<u8>> = rooms.iter().map(|room| room.as_str().as_bytes().to_vec()).collect();
+        // What we are told while this is under way is newer than the answer, and means nothing.
+        let known = self.health.order();
         let values = numbers(&texts(self.call(&script::HEADS, &arguments).await?)?)?;
         let [newest, lost, ref heads @ ..] = values[..] else { return Err(short()) };
-        // Less than we were told ourselves: a failover has lost something, and nobody has written since.
-        let is_behind = newest < self.health.order();
+        // Less than we had been told ourselves: a failover has lost something, and nobody has written since.
+        let is_behind = newest < known;
         self.health.see(newest);
         if is_behind || order > newest || order < lost {
             return Ok(None);

@@ -458,3 +458,23 @@ fn no_script_runs_for_long() {
     let calls: u64 = calls.unwrap().parse().unwrap();
     assert!(calls >= 2 * 10_000 / 512, "{calls} calls");
 }
+
+#[test]
+#[ignore = "needs redis-server"]
+fn whoever_reads_while_the_same_store_writes_is_not_told_that_something_is_lost() {
+    let server = RedisServer::start();
+    let store = open(options(&server.address()));
+    let mut last = 0;
+    let mut read = Vec::new();
+    let placed = publish_while(&store, || {
+        while read.len() < 2_000 {
+            let new = wait(store.read_after_order(vec![room("tasks")], last, usize::MAX)).unwrap();
+            let Some(new) = new else { break };
+            last = new.last().map_or(last, |kept| kept.order);
+            read.extend(new.into_iter().map(|kept| kept.position.unwrap()));
+        }
+    });
+    assert!(read.len() >= 2_000, "after order {last} something is said to be lost");
+    let placed: Vec<Position> = placed.into_iter().map(|(_, position)| position).collect();
+    assert_eq!(read, placed[..read.len()]);
+}
