@@ -236,10 +236,12 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
+    // What the wait answers holds the phase still, and so must not outlive it.
+    let over = async { drop(phase.wait_for(|phase| serving.is_over(*phase)).await) };
     tokio::select! {
         // A peer that breaks HTTP has been answered by hyper, and is nobody else's concern.
         _ = connection.as_mut() => {}
-        _ = phase.wait_for(|phase| serving.is_over(*phase)) => {
+        () = over => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
