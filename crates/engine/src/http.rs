@@ -8,6 +8,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use eio_proto::{
 };
 use engine_core::{Opening, Reply, RequestId};
 use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT,
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, RETRY_AFTER,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SET_COOKIE,
+    UPGRADE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
@@ -286,6 +288,9 @@ where
     match (admission, sid.and_then(|sid| Some((sid, server.port_of(sid)?)))) {
         (Admission::Open(_), _) if origin.is_internal => refuse(HandshakeFault::Forbidden),
         (Admission::Open(transport), _) => {
+            if server.refuses_sessions.load(Ordering::Relaxed) {
+                return draining(is_upgrade);
+            }
             if let Some(allow) = &server.http.allow_request {
                 let opening = Arc::new(OpeningRequest {
                     uri: request.uri().clone(),
@@ -539,6 +544,15 @@ pub(crate) struct Cut;
 fn status(code: StatusCode) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::default());
     *response.status_mut() = code;
+    response
+}
+
+/// What a new session gets from a server that drains. Peers try again by themselves, and proxies at another server.
+fn draining(is_upgrade: bool) -> Response<ReplyBody> {
+    let mut response = refusal(HandshakeFault::Forbidden, Some("the server is shutting down"), is_upgrade);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    // In seconds. Another server is there at once; this one, if it is the only one, is back in a moment.
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

@@ -22,6 +22,7 @@ mod builder;
 mod calls;
 mod coding;
 mod cors;
+mod drain;
 mod emitter;
 mod forward;
 mod handshake;

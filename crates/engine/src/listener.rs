@@ -53,15 +53,6 @@ impl Serving {
         Self { is_internal: true, ..Self::default() }
     }
 
-    /// Whether it is over in this phase. Other nodes pass requests on until the last session has gone.
-    fn is_over(&self, phase: Phase) -> bool {
-        match phase {
-            Phase::Running => false,
-            Phase::Draining { .. } => !self.is_internal,
-            Phase::Stopped => true,
-        }
-    }
-
     /// Serves all paths that are not the engine's by an application, such as an axum router. It runs on the control
     /// plane: whatever it does, heartbeats are not delayed. The peer's address is in the request's extensions as
     /// [`PeerAddress`].
@@ -169,14 +160,14 @@ async fn accept(
         // Those of other nodes have been accepted once already.
         if is_full && !serving.is_internal {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if serving.is_over(*phase.borrow()) {
+            if *phase.borrow() == Phase::Stopped {
                 return;
             }
             continue;
         }
         let accepted = tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| serving.is_over(*phase)) => return,
+            _ = phase.wait_for(|phase| *phase == Phase::Stopped) => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -236,12 +227,10 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    // What the wait answers holds the phase still, and so must not outlive it.
-    let over = async { drop(phase.wait_for(|phase| serving.is_over(*phase)).await) };
     tokio::select! {
         // A peer that breaks HTTP has been answered by hyper, and is nobody else's concern.
         _ = connection.as_mut() => {}
-        () = over => {
+        _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }

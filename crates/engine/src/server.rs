@@ -41,9 +41,11 @@ pub(crate) struct Inner {
     pub(crate) sending: Sending,
     pub(crate) control: tokio::runtime::Handle,
     pub(crate) numbers: Numbers,
+    /// New sessions are refused, because the server drains.
+    pub(crate) refuses_sessions: AtomicBool,
     pub(crate) phase: watch::Sender<Phase>,
     /// That the phase is the last one, for shards, which look at it in every turn.
-    stopped: AtomicBool,
+    pub(crate) stopped: AtomicBool,
     pub(crate) connections: AtomicUsize,
     pub(crate) on_message: Option<OnMessage>,
     pub(crate) restorer: Option<Box<dyn Restorer>>,
@@ -55,7 +57,7 @@ pub(crate) struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Running,
-    /// No new connections of peers; sessions are closed one after the other.
+    /// No new sessions; those that are there are closed one after the other.
     Draining {
         within: Duration,
     },
@@ -252,6 +254,7 @@ impl Server {
             sending: Sending::new(shards > 1 && has_recovery),
             control,
             numbers: Numbers::default(),
+            refuses_sessions: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Running),
             stopped: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
@@ -402,61 +405,5 @@ impl Server {
         }
         all.connections = self.inner.connections.load(Ordering::Relaxed);
         all
-    }
-
-    /// Stops: no new connections, then sessions are closed, spread evenly over `within` so that they do not come
-    /// back all at once, then the shards end. Peers see a closed transport and reconnect by themselves.
-    pub async fn shutdown(&self, within: Duration) {
-        self.inner.phase.send_replace(Phase::Draining { within });
-        let steps = usize::try_from(within.as_millis() / 100).unwrap_or(usize::MAX).max(1);
-        let all = self.drain_some(0).await;
-        let mut left = all;
-        for remaining_steps in (0..steps).rev() {
-            // As many as are to be there after this step, of all.
-            let keeps = (all as u128 * remaining_steps as u128 / steps as u128) as usize;
-            left = self.drain_some(left.saturating_sub(keeps)).await;
-            if left == 0 {
-                break;
-            }
-            if remaining_steps > 0 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-        self.drain_some(usize::MAX).await;
-        // One more moment for close frames to leave.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        self.inner.stopped.store(true, Ordering::Relaxed);
-        self.inner.phase.send_replace(Phase::Stopped);
-        for port in self.inner.ports() {
-            let _ = port.send_waiting(Mail::Call(Box::new(|_| {}))).await;
-        }
-    }
-
-    /// Closes `count` sessions, as evenly over the shards as they have them. Answers how many are left.
-    async fn drain_some(&self, count: usize) -> usize {
-        let ports = self.inner.ports();
-        let (mut remaining, mut left) = (count, 0);
-        // What some shards did not have the others close in a second round.
-        for _ in 0..2 {
-            left = 0;
-            for (index, port) in ports.iter().enumerate() {
-                let share = remaining.div_ceil(ports.len() - index);
-                let (to, answer) = oneshot::channel();
-                let call = Mail::Call(Box::new(move |shard: &mut ShardState| {
-                    let before = shard.drain(0);
-                    let after = shard.drain(share);
-                    let _ = to.send((before - after, after));
-                }));
-                if port.send_waiting(call).await.is_ok() {
-                    let (closed, after) = answer.await.unwrap_or_default();
-                    remaining = remaining.saturating_sub(closed);
-                    left += after;
-                }
-            }
-            if remaining == 0 || left == 0 {
-                break;
-            }
-        }
-        left
     }
 }

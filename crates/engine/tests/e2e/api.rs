@@ -483,7 +483,7 @@ async fn few_sessions_are_closed_over_the_whole_time_of_a_shutdown() {
     let url = listen(&server).await;
     let mut clients = Vec::new();
     for _ in 0..3 {
-        // One that is about to upgrade would be cut off by the end of HTTP, which comes first.
+        // No request of theirs is under way that could tell of the end before the session does.
         let change = |options: &mut Options| {
             (options.transports, options.reconnect) = (Transports::WebSocket, None);
         };

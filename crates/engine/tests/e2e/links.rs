@@ -151,6 +151,48 @@ async fn a_shutdown_sends_everyone_away_and_frees_the_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_drains_refuses_new_sessions_and_serves_those_it_has() {
+    let server = Server::builder().build().unwrap();
+    let url = listen(&server).await;
+    let mut stays = connect_with(&url, |options| options.transports = Transports::Polling).await;
+    let mut goes = connect_with(&url, |options| options.transports = Transports::Polling).await;
+    // Two sessions over a minute: one goes at once, the other in the middle of it.
+    let draining = tokio::spawn({
+        let server = server.clone();
+        async move { server.drain(Duration::from_secs(60)).await }
+    });
+    let gone = tokio::select! {
+        notice = notice(&mut goes) => notice,
+        notice = notice(&mut stays) => {
+            std::mem::swap(&mut goes, &mut stays);
+            notice
+        }
+    };
+    assert!(matches!(gone, Notice::Disconnected { will_reconnect: true, .. }), "{gone:?}");
+
+    let address = url.trim_start_matches("http://").to_owned();
+    for request in [
+        "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(
+            answer.contains("retry-after: 1\r\n") && answer.contains("the server is shutting down"),
+            "{answer}"
+        );
+    }
+    server.of("/").emit("still", &1).unwrap();
+    event(&mut stays, "still").await;
+    draining.abort();
+    server.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_another_server_has_is_refused() {
     let (first, second) = (falling(None), falling(None));
     let address = first.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
