@@ -3,16 +3,19 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser as _;
 use engine::{
-    AckFault, Answered, Binary, Broadcaster, Cookie, Cors, Event, Flags, Many, Namespace, One, Origins,
-    Parser, Recovery, Refusal, Server, Socket, Transports,
+    AckFault, Answered, Binary, Broadcaster, Builder, Cookie, Cors, Event, Flags, Many, Namespace, One,
+    Origins, Parser, Recovery, Refusal, Server, Socket, Transports,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use testkit::proxy::Proxy;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Flags of the conformance contract.
 #[derive(clap::Parser)]
@@ -56,6 +59,8 @@ struct Args {
     cleanup_empty: bool,
     #[arg(long, default_value_t = 2)]
     shards: usize,
+    #[arg(long, default_value_t = 1)]
+    nodes: u16,
 }
 
 /// What handlers share: the server, once it runs, and why sockets have gone.
@@ -152,7 +157,70 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_writer(std::io::stderr)
         .init();
     let args = Args::parse();
-    let app = App::default();
+    let mut nodes = Nodes::start(&args).await?;
+    #[allow(clippy::print_stdout)] // Whoever started this waits for the line.
+    {
+        println!("ready {}", nodes.address.port());
+    }
+    let mut term = signal(SignalKind::terminate())?;
+    let mut kill = signal(SignalKind::user_defined2())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = kill.recv() => nodes.kill_last(),
+        }
+    }
+    for server in nodes.servers {
+        server.shutdown(Duration::ZERO).await;
+    }
+    Ok(())
+}
+
+/// One server, or several nodes behind a balancer that takes connections in turn.
+struct Nodes {
+    servers: Vec<Server>,
+    address: SocketAddr,
+    _balancer: Option<Proxy>,
+    /// What stands before the listeners of each node, so that it can die without a word.
+    fronts: Vec<[Proxy; 2]>,
+}
+
+impl Nodes {
+    async fn start(args: &Args) -> Result<Self, Box<dyn std::error::Error>> {
+        let at = SocketAddr::from(([127, 0, 0, 1], args.port));
+        if args.nodes == 1 {
+            let server = serve(builder(args))?;
+            let address = server.listen(at).await?;
+            return Ok(Self { servers: vec![server], address, _balancer: None, fronts: Vec::new() });
+        }
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let known: Arc<Mutex<HashMap<u16, SocketAddr>>> = Arc::default();
+        let (mut servers, mut fronts) = (Vec::new(), Vec::new());
+        for number in 1..=args.nodes {
+            let addresses = known.clone();
+            let builder = builder(args).node(number).forward(move |node| {
+                addresses.lock().ok().and_then(|addresses| addresses.get(&node).copied())
+            });
+            let server = serve(builder)?;
+            let public = Proxy::start([server.listen(any).await?])?;
+            let internal = Proxy::start([server.listen_internal(any).await?])?;
+            if let Ok(mut addresses) = known.lock() {
+                addresses.insert(number, internal.address());
+            }
+            servers.push(server);
+            fronts.push([public, internal]);
+        }
+        let targets: Vec<SocketAddr> = fronts.iter().map(|[public, _]| public.address()).collect();
+        let balancer = Proxy::start_on(at, targets)?;
+        Ok(Self { servers, address: balancer.address(), _balancer: Some(balancer), fronts })
+    }
+
+    fn kill_last(&mut self) {
+        self.fronts.pop();
+    }
+}
+
+fn builder(args: &Args) -> Builder {
     let default_path = if args.raw_engine_io { "/engine.io/" } else { "/socket.io/" };
     let path = args.path.clone().unwrap_or_else(|| default_path.to_owned());
     let mut builder = Server::builder()
@@ -191,6 +259,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     if args.raw_engine_io {
         builder = builder.raw_messages(|message, _| Some(message.to_vec()));
     }
+    builder
+}
+
+fn serve(builder: Builder) -> std::io::Result<Server> {
+    let app = App::default();
     let dynamic = |name: &str| {
         name.strip_prefix("/dynamic-")
             .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
@@ -212,15 +285,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .dynamic_namespace(dynamic, |ns| register(ns, &app, false))
         .build()?;
     let _ = app.server.set(server.clone());
-    let bound = server.listen(([127, 0, 0, 1], args.port).into()).await?;
-    #[allow(clippy::print_stdout)] // Whoever started this waits for the line.
-    {
-        println!("ready {}", bound.port());
-    }
-    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    term.recv().await;
-    server.shutdown(Duration::ZERO).await;
-    Ok(())
+    Ok(server)
 }
 
 fn register(ns: &mut Namespace, app: &App, says_auth: bool) {

@@ -1,6 +1,8 @@
 //! Owns answers: what a handler may answer an event with, and the answers that peers give to our emits.
 //! Does not know transports.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use engine_core::{AckToken, SocketKey};
 use serde::de::DeserializeOwned;
@@ -149,7 +151,72 @@ pub struct Acks {
     pub timed_out: bool,
 }
 
+/// The acks of a broadcast, as they come. When it is dropped, those that are still to come are nobody's.
+#[derive(Debug)]
+pub struct AckStream {
+    parts: mpsc::UnboundedReceiver<Part>,
+    /// Shards that have not said yet how many sockets they ask.
+    silent_shards: usize,
+    asked: usize,
+    /// Answers that came before all shards had said that.
+    early: VecDeque<Answered>,
+    timed_out: bool,
+}
+
+impl AckStream {
+    pub(crate) fn new(parts: mpsc::UnboundedReceiver<Part>, shards: usize) -> Self {
+        Self { parts, silent_shards: shards, asked: 0, early: VecDeque::new(), timed_out: false }
+    }
+
+    /// How many sockets got the event and owe an ack. Waits until all shards have sent it, which is a moment.
+    pub async fn asked(&mut self) -> usize {
+        while self.silent_shards > 0
+            && let Some(part) = self.parts.recv().await
+        {
+            let answer = self.note(part);
+            self.early.extend(answer);
+        }
+        self.asked
+    }
+
+    /// The next ack. `None`: all have answered or are gone, or the time is over.
+    pub async fn recv(&mut self) -> Option<Answered> {
+        if let Some(answer) = self.early.pop_front() {
+            return Some(answer);
+        }
+        // Ends when every shard has let go of its end.
+        while let Some(part) = self.parts.recv().await {
+            if let Some(answer) = self.note(part) {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// Whether some have not answered in time, as far as is known yet.
+    #[must_use]
+    pub fn has_timed_out(&self) -> bool {
+        self.timed_out
+    }
+
+    fn note(&mut self, part: Part) -> Option<Answered> {
+        match part {
+            Part::Asked(count) => {
+                self.silent_shards = self.silent_shards.saturating_sub(1);
+                self.asked += count;
+                None
+            }
+            Part::Answer(answer) => Some(answer),
+            Part::TimedOut => {
+                self.timed_out = true;
+                None
+            }
+        }
+    }
+}
+
 /// One shard's news for somebody who awaits the acks of a broadcast.
+#[derive(Debug)]
 pub(crate) enum Part {
     Asked(usize),
     Answer(Answered),

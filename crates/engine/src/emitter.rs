@@ -9,7 +9,7 @@ use serde::Serialize;
 use sio_proto::{Args, Body, One};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::ack::{Acks, Part};
+use crate::ack::{AckStream, Acks};
 use crate::joining::JoinedAll;
 use crate::mail::{self, Broadcast, BroadcastAck, Busy, Command, Mail, Port};
 use crate::namespace::Relay;
@@ -168,14 +168,15 @@ impl Broadcaster {
         Ok(())
     }
 
-    fn send(&self, broadcast: Broadcast) -> Result<(), Busy> {
+    /// Mails it to the shards that want it. Answers how many these are.
+    fn send(&self, broadcast: Broadcast) -> Result<usize, Busy> {
         let broadcast = Arc::new(broadcast);
         // From the look at who wants it until it is in the last mailbox.
         let _sending = self.server.sending.begin();
-        let mut outcome = Ok(());
+        let mut outcome = Ok(0);
         for port in self.server.interested(&broadcast.target) {
             let sent = port.send(Mail::Command(Command::Broadcast(broadcast.clone())));
-            outcome = outcome.and(sent);
+            outcome = outcome.and_then(|shards| sent.map(|()| shards + 1));
         }
         outcome
     }
@@ -191,20 +192,30 @@ impl Broadcaster {
         args: &A,
         timeout: Duration,
     ) -> Result<Acks, EmitError> {
-        let body = self.server.parser().encode_event_args(event, args)?;
-        let (sink, mut parts) = mpsc::unbounded_channel();
-        let ack = Some(BroadcastAck { timeout: Some(timeout), sink });
-        self.send(self.broadcast(body, ack))?;
-        let mut acks = Acks::default();
-        // Ends when every shard has let go of its end: all have answered, or their wait is over.
-        while let Some(part) = parts.recv().await {
-            match part {
-                Part::Asked(count) => acks.asked += count,
-                Part::Answer(answer) => acks.answers.push(answer),
-                Part::TimedOut => acks.timed_out = true,
-            }
+        let mut stream = self.emit_for_acks(event, args, timeout)?;
+        let mut answers = Vec::new();
+        while let Some(answer) = stream.recv().await {
+            answers.push(answer);
         }
-        Ok(acks)
+        Ok(Acks { answers, asked: stream.asked().await, timed_out: stream.has_timed_out() })
+    }
+
+    /// As [`Broadcaster::emit_with_acks`], but gives each ack as it comes, and before that how many are asked: for whoever
+    /// passes them on.
+    ///
+    /// # Errors
+    /// As [`Broadcaster::emit`].
+    pub fn emit_for_acks<A: Args + ?Sized>(
+        &self,
+        event: &str,
+        args: &A,
+        timeout: Duration,
+    ) -> Result<AckStream, EmitError> {
+        let body = self.server.parser().encode_event_args(event, args)?;
+        let (sink, parts) = mpsc::unbounded_channel();
+        let ack = Some(BroadcastAck { timeout: Some(timeout), sink });
+        let shards = self.send(self.broadcast(body, ack))?;
+        Ok(AckStream::new(parts, shards))
     }
 
     /// The sockets chosen, on all shards.

@@ -43,7 +43,7 @@ mod socket;
 mod stream;
 mod tunnel;
 
-pub use ack::{AckFault, Acks, Answer, Answered};
+pub use ack::{AckFault, AckStream, Acks, Answer, Answered};
 pub use builder::Builder;
 pub use cors::{Cors, Origins};
 pub use eio_proto::{Sid, TransportKind};

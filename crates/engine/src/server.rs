@@ -1,7 +1,7 @@
 //! Owns the server as applications hold it, and what all its threads read.
 //! Does not know sockets' insides. Invariant: what is here never changes once the shards run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -358,6 +358,30 @@ impl Server {
     #[must_use]
     pub fn service(&self) -> crate::http::EngineService {
         crate::http::EngineService::new(self.inner.clone())
+    }
+
+    /// The rooms of a namespace that have connected members, with how many. The rooms that sockets have by their ids alone are
+    /// not among them. Walks all rooms.
+    pub async fn rooms(&self, namespace: &str) -> BTreeMap<String, usize> {
+        let mut answers = Vec::new();
+        for port in self.inner.ports() {
+            let (to, answer) = oneshot::channel();
+            let namespace = namespace.to_owned();
+            let call = Mail::Call(Box::new(move |shard: &mut ShardState| {
+                let rooms = shard.core.rooms().filter(|(its, _, _)| *its == namespace);
+                let _ = to.send(rooms.map(|(_, room, count)| (room.to_owned(), count)).collect::<Vec<_>>());
+            }));
+            if port.send_waiting(call).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        let mut all = BTreeMap::new();
+        for answer in answers {
+            for (room, count) in answer.await.unwrap_or_default() {
+                *all.entry(room).or_default() += count;
+            }
+        }
+        all
     }
 
     /// Asks all shards for their figures. With `with_rooms`, every room's size, which walks all of them.

@@ -191,6 +191,41 @@ async fn any_task_may_broadcast_and_order_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_passes_acks_on_gets_each_as_it_comes_and_how_many_there_will_be() {
+    let server = rooms();
+    let url = listen(&server).await;
+    let mut clients = Vec::new();
+    for room in ["r", "r", "r", "other"] {
+        let client = connect(&url).await;
+        join(&client, &[room]).await;
+        clients.push(client);
+    }
+    let in_rooms = [("other".to_owned(), 1), ("r".to_owned(), 3)];
+    assert_eq!(server.rooms("/").await.into_iter().collect::<Vec<_>>(), in_rooms);
+    assert!(server.rooms("/nowhere").await.is_empty());
+    let mut acks = server.to("r").emit_for_acks("ask", &One(1), 60 * SECOND).unwrap();
+    // One after the other: the next answers when the last has been heard.
+    for (number, client) in clients.iter_mut().take(3).enumerate() {
+        event(client, "ask").await.ack(&One(number)).await.unwrap();
+        if number > 0 {
+            assert_eq!(acks.asked().await, 3);
+        }
+        let answer = acks.recv().await.expect("an answer as soon as there is one");
+        assert_eq!(answer.decode::<usize>().unwrap(), number);
+    }
+    assert!(acks.recv().await.is_none() && !acks.has_timed_out());
+    // The count comes first also for whoever looks when answers are in.
+    let mut acks = server.to("r").emit_for_acks("ask", &One(2), Duration::from_millis(200)).unwrap();
+    event(&mut clients[0], "ask").await.ack(&One("in")).await.unwrap();
+    assert_eq!(acks.asked().await, 3);
+    assert_eq!(acks.recv().await.unwrap().decode::<String>().unwrap(), "in");
+    assert!(acks.recv().await.is_none() && acks.has_timed_out());
+    let mut nobody = server.to("nowhere").emit_for_acks("ask", &One(3), 60 * SECOND).unwrap();
+    assert_eq!((nobody.asked().await, nobody.recv().await.is_none()), (0, true));
+    server.shutdown(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn acks_come_from_one_or_from_many_or_time_out() {
     let server = rooms();
     let url = listen(&server).await;

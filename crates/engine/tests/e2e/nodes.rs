@@ -338,6 +338,19 @@ async fn a_peer_that_goes_takes_its_request_along() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_is_not_held_up_by_what_waits_for_another_node() {
+    let node = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = node.local_addr().unwrap();
+    let server = Server::builder().node(1).forward(move |_| Some(address)).build().unwrap();
+    let public = server.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let asking = tokio::spawn(async move { request(public, &poll_of(7)).await });
+    let (silent, _) = node.accept().await.unwrap();
+    let stopping = server.shutdown(Duration::ZERO);
+    assert!(tokio::time::timeout(PATIENCE, stopping).await.is_ok());
+    drop((silent, asking));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_socket_that_another_node_takes_over_is_given_up_wherever_it_is() {
     let (to, mut reasons) = mpsc::unbounded_channel();
     let server = Server::builder()
