@@ -5,6 +5,7 @@
 //! chore could not be done.
 
 mod bench;
+mod cluster;
 mod deny;
 mod features;
 mod layers;
@@ -28,6 +29,8 @@ struct Cli {
 enum Chore {
     /// Measure the engine against the floor and its peers.
     Bench(Box<bench::Args>),
+    /// Break several servers under load, and see whether everybody got everything once, in order.
+    Cluster(cluster::Args),
     /// Check licences and sources of everything that is linked in, with cargo-deny.
     Deny(deny::Args),
     /// Check what the style guide leaves to machines.
@@ -41,6 +44,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Bench(args) => bench::run(&args),
+        Chore::Cluster(args) => cluster::run(&args),
         Chore::Deny(args) => deny::run(&args),
         Chore::Tidy => project::root().and_then(|root| tell("tidy", &tidy::check(&root)?)),
         Chore::Test(args) => project::root().and_then(|root| suite::run(&args, &root)),
