@@ -147,7 +147,7 @@ fn several_nodes_are_one_server() {
     let letter = json!({ "userId": "cid", "title": "hello", "message": "there" }).to_string();
     let reply = one.post("/api/v1/notifications", &letter);
     assert!(reply.status < 300, "{}", reply.body);
-    assert_eq!(next(&mut cid, "notification")["data"]["title"], "hello");
+    assert_eq!(next(&mut cid, "notification")["title"], "hello");
 }
 
 #[test]
