@@ -15,9 +15,13 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::cluster::Redis;
 use crate::project;
 use server::{Core, Running, Server};
-use workload::{Beside, PRODUCT, WORKLOADS, Workload};
+use workload::{Beside, CLUSTER, PRODUCT, WORKLOADS, Workload};
+
+/// Servers of a cluster; ports are taken so many at a time.
+const NODES: u16 = 3;
 
 /// Flags of the chore.
 #[derive(clap::Args)]
@@ -40,6 +44,9 @@ pub(crate) struct Args {
     /// Measure the whole product, its store included, instead of the engine.
     #[arg(long, conflicts_with_all = ["server", "peers", "install_peers", "without_ours"])]
     product: bool,
+    /// Measure three servers with one Redis beside three of Socket.IO for Node with its Redis adapter. Needs redis-server.
+    #[arg(long, conflicts_with_all = ["server", "peers", "without_ours", "product"])]
+    cluster: bool,
     /// Leave the engine's fixture out.
     #[arg(long)]
     without_ours: bool,
@@ -136,14 +143,20 @@ fn median(mut figures: Vec<f64>) -> Option<f64> {
 
 /// Runs the benchmark; whether every target was met and every delivery arrived.
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
-    let workloads = select(if args.product { PRODUCT } else { WORKLOADS }, &args.only)?;
+    let all = match (args.product, args.cluster) {
+        (true, _) => PRODUCT,
+        (_, true) => CLUSTER,
+        _ => WORKLOADS,
+    };
+    let workloads = select(all, &args.only)?;
     if args.list {
         table::write_targets(&mut std::io::stdout().lock(), &workloads)?;
         return Ok(true);
     }
     let root = project::root()?;
     if args.install_peers {
-        server::install(&root, &args.peers)?;
+        let node = ["node".to_owned()];
+        server::install(&root, if args.cluster { &node } else { &args.peers })?;
     }
     let loadgen = project::build("loadgen", &["--profile", &args.profile, "-p", "loadgen"])?;
     let servers = servers(args, &root, &loadgen)?;
@@ -163,7 +176,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
                 done += 1;
                 show_progress(done, total, workload.name, &server.name);
                 series.runs.push(measure(args, server, workload, &loadgen, port));
-                port = port.checked_add(1).unwrap_or(args.port);
+                port = port.checked_add(NODES).unwrap_or(args.port);
             }
         }
         clear_progress();
@@ -191,6 +204,10 @@ fn servers(args: &Args, root: &Path, loadgen: &Path) -> anyhow::Result<Vec<Serve
     if args.product {
         let program = project::build("fanfare", &["--profile", &args.profile, "-p", "fanfare"])?;
         return Ok(vec![Server::product("ours", &program)]);
+    }
+    if args.cluster {
+        let program = project::build("fanfare", &["--profile", &args.profile, "-p", "fanfare"])?;
+        return Ok(vec![Server::peer(root, "node")?, Server::product("ours", &program)]);
     }
     let mut servers = vec![Server::floor("floor", loadgen, &[])];
     match &args.server {
@@ -229,14 +246,38 @@ fn try_measure(
     loadgen: &Path,
     port: u16,
 ) -> anyhow::Result<Value> {
-    let running = server.start(port, Core(args.server_core))?;
+    let core = Core(args.server_core);
+    let folder = std::env::temp_dir().join(format!("fanfare-bench-redis-{}-{port}", std::process::id()));
+    let redis = if args.cluster {
+        std::fs::create_dir_all(&folder)?;
+        Some(core.with(|| Redis::start(&folder))?)
+    } else {
+        None
+    };
+    let url = redis.as_ref().map(Redis::url);
+    let running = server.start(port, core, url.as_deref())?;
+    let others = if args.cluster { port + 1..port + NODES } else { 0..0 };
+    let mut nodes = vec![running.pid().to_string()];
+    let mut also = Vec::new();
+    for port in others {
+        let other = server.start(port, core, url.as_deref())?;
+        nodes.push(other.pid().to_string());
+        also.push((other, format!("http://127.0.0.1:{port}")));
+    }
     let _beside = workload.beside.map(|beside| hold(args, &running, beside, loadgen, port)).transpose()?;
     let mut load = Command::new(loadgen);
-    load.args(workload.arguments(args.quick));
-    load.args(["--json", "--label", &server.name, "--pid", &running.pid().to_string()]);
+    load.args(workload.arguments(server.is_peer, args.quick));
+    load.args(["--json", "--label", &server.name, "--pid", &nodes.join(",")]);
     load.args(["--url", &format!("http://127.0.0.1:{port}")]);
+    for (_, url) in &also {
+        load.args(["--also", url]);
+    }
     let child = Core(args.load_core).spawn(load.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let output = child.wait_with_output()?;
+    if redis.is_some() {
+        // What stays behind is in nobody's way.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
     match output.status.code() {
         // 1: something was missing or wrong, which the report tells.
         Some(0 | 1) => {

@@ -23,7 +23,8 @@ use serde_json::json;
 
 use crate::project;
 use ledger::Ledger;
-use nodes::{Node, Redis};
+use nodes::Node;
+pub(crate) use nodes::Redis;
 use publisher::{Published, Publisher};
 use watchers::{Told, Watchers};
 

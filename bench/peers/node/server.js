@@ -1,4 +1,5 @@
-// The benchmark fixture on Socket.IO for Node. node server.js PORT; prints "ready" once it listens.
+// The benchmark fixture on Socket.IO for Node. node server.js PORT; prints "ready" once it listens. With REDIS_URL it is one of
+// several, by the Redis adapter.
 "use strict";
 
 process.env.NODE_ENV = "production";
@@ -32,4 +33,14 @@ io.on("connection", (socket) => {
   socket.on("sunk", (_, ack) => ack(sunk));
 });
 
-server.listen({ port, host: "127.0.0.1", backlog: 4096 }, () => console.log("ready"));
+async function join(url) {
+  const { createClient } = require("redis");
+  const { createAdapter } = require("@socket.io/redis-adapter");
+  const publishing = createClient({ url });
+  const subscribing = publishing.duplicate();
+  await Promise.all([publishing.connect(), subscribing.connect()]);
+  io.adapter(createAdapter(publishing, subscribing));
+}
+
+const joined = process.env.REDIS_URL ? join(process.env.REDIS_URL) : Promise.resolve();
+joined.then(() => server.listen({ port, host: "127.0.0.1", backlog: 4096 }, () => console.log("ready")));

@@ -46,6 +46,9 @@ pub(crate) struct Common {
     /// Where the server is; loopback only.
     #[arg(long, default_value = "http://127.0.0.1:3000")]
     pub(crate) url: String,
+    /// Another server of the same cluster: connections go to all of them in turn. May be repeated.
+    #[arg(long)]
+    pub(crate) also: Vec<String>,
     /// Path of the Engine.IO endpoint.
     #[arg(long, default_value = "/socket.io/")]
     pub(crate) path: String,
@@ -353,9 +356,10 @@ impl Common {
 
     /// The target of `conns` connections.
     pub(crate) fn target(&self, conns: usize) -> anyhow::Result<Target> {
-        let Self { url, path, query, ns: namespace, src_ips, .. } = self;
+        let Self { url, also, path, query, ns: namespace, src_ips, .. } = self;
         Target::parse(&RawTarget {
             url,
+            also,
             path,
             query,
             namespace,

@@ -286,7 +286,7 @@ impl Load {
     }
 
     fn open(&mut self, link: usize) -> anyhow::Result<()> {
-        let address = self.swarm.target.address;
+        let address = self.swarm.target.address_of(link);
         let mut attempts = 0;
         loop {
             let source =

@@ -17,6 +17,8 @@ const SOURCES_MAX: usize = 200;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
+    /// Other servers of the same cluster.
+    also: Vec<SocketAddr>,
     host: String,
     path: String,
     query: String,
@@ -28,6 +30,7 @@ pub(crate) struct Target {
 /// What the flags say about a target, unchecked.
 pub(crate) struct RawTarget<'a> {
     pub(crate) url: &'a str,
+    pub(crate) also: &'a [String],
     pub(crate) path: &'a str,
     pub(crate) query: &'a [String],
     pub(crate) namespace: &'a str,
@@ -43,21 +46,8 @@ impl Target {
     /// # Errors
     /// The caller's: not `http://` or `ws://` on loopback with a port, auth that is no JSON object, too many sources.
     pub(crate) fn parse(raw: &RawTarget<'_>) -> anyhow::Result<Self> {
-        let rest = raw.url.strip_prefix("http://").or_else(|| raw.url.strip_prefix("ws://"));
-        let host = rest.context("the url must start with http:// or ws://")?.trim_end_matches('/');
-        ensure!(!host.contains('/'), "the url has a path; use --path for it");
-        let (name, port) = host.rsplit_once(':').context("the url needs a port")?;
-        let port: u16 = port.parse().with_context(|| format!("port {port} is not a number below 65536"))?;
-        let ip: IpAddr = match name {
-            "localhost" => Ipv4Addr::LOCALHOST.into(),
-            other => other
-                .trim_matches(['[', ']'])
-                .parse()
-                .with_context(|| format!("{other} is neither localhost nor an IP address"))?,
-        };
-        if !ip.is_loopback() {
-            bail!("{ip} is not a loopback address; this tool loads only the machine it runs on");
-        }
+        let (host, address) = parse_url(raw.url)?;
+        let also = raw.also.iter().map(|url| Ok(parse_url(url)?.1)).collect::<anyhow::Result<_>>()?;
         if let Some(auth) = raw.auth {
             let value: serde_json::Value = serde_json::from_str(auth).context("--auth is not JSON")?;
             ensure!(value.is_object(), "--auth must be a JSON object");
@@ -69,9 +59,10 @@ impl Target {
             n => n,
         };
         ensure!(sources <= SOURCES_MAX, "{sources} source addresses exceed {SOURCES_MAX}");
-        ensure!(sources <= 1 || ip.is_ipv4(), "several source addresses need an IPv4 target");
+        ensure!(sources <= 1 || address.is_ipv4(), "several source addresses need an IPv4 target");
         Ok(Self {
-            address: SocketAddr::new(ip, port),
+            address,
+            also,
             host: host.to_owned(),
             path: raw.path.to_owned(),
             query: raw.query.iter().map(|q| format!("&{q}")).collect(),
@@ -79,6 +70,14 @@ impl Target {
             auth: raw.auth.map(str::to_owned),
             sources,
         })
+    }
+
+    /// The server of connection number `link`.
+    pub(crate) fn address_of(&self, link: usize) -> SocketAddr {
+        match link % (1 + self.also.len()) {
+            0 => self.address,
+            nth => self.also[nth - 1],
+        }
     }
 
     /// The address that connection number `link` binds to, or `None` for the kernel's choice.
@@ -144,6 +143,26 @@ impl Target {
     pub(crate) fn event_packet(&self, id: Option<u32>, name: &str, argument: &str) -> String {
         format!("{}[{},{argument}]", self.packet_head('2', id), serde_json::Value::from(name))
     }
+}
+
+/// Host with port, and address, of a server on this machine.
+fn parse_url(url: &str) -> anyhow::Result<(&str, SocketAddr)> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("ws://"));
+    let host = rest.context("the url must start with http:// or ws://")?.trim_end_matches('/');
+    ensure!(!host.contains('/'), "the url has a path; use --path for it");
+    let (name, port) = host.rsplit_once(':').context("the url needs a port")?;
+    let port: u16 = port.parse().with_context(|| format!("port {port} is not a number below 65536"))?;
+    let ip: IpAddr = match name {
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        other => other
+            .trim_matches(['[', ']'])
+            .parse()
+            .with_context(|| format!("{other} is neither localhost nor an IP address"))?,
+    };
+    if !ip.is_loopback() {
+        bail!("{ip} is not a loopback address; this tool loads only the machine it runs on");
+    }
+    Ok((host, SocketAddr::new(ip, port)))
 }
 
 /// The start of every payload that is checked on arrival; eight hexadecimal digits follow it.
@@ -215,7 +234,16 @@ mod tests {
     use super::*;
 
     fn raw(url: &str) -> RawTarget<'_> {
-        RawTarget { url, path: "/socket.io/", query: &[], namespace: "/", auth: None, src_ips: 0, conns: 1 }
+        RawTarget {
+            url,
+            also: &[],
+            path: "/socket.io/",
+            query: &[],
+            namespace: "/",
+            auth: None,
+            src_ips: 0,
+            conns: 1,
+        }
     }
 
     #[test]
@@ -242,6 +270,15 @@ mod tests {
         assert_eq!(many.source(0), Some(Ipv4Addr::new(127, 0, 0, 2).into()));
         assert_eq!(many.source(1), Some(Ipv4Addr::new(127, 0, 0, 3).into()));
         assert_eq!(many.source(2), many.source(0));
+    }
+
+    #[test]
+    fn connections_go_to_all_servers_in_turn() {
+        let also = ["http://127.0.0.1:2".to_owned(), "http://127.0.0.1:3".to_owned()];
+        let target = Target::parse(&RawTarget { also: &also, ..raw("http://127.0.0.1:1") }).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|link| target.address_of(link).port()), [1, 2, 3, 1]);
+        let abroad = ["http://192.0.2.1:80".to_owned()];
+        assert!(Target::parse(&RawTarget { also: &abroad, ..raw("http://127.0.0.1:1") }).is_err());
     }
 
     #[test]

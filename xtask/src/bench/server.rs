@@ -26,15 +26,25 @@ impl Core {
     /// # Errors
     /// The environment's: no such core, or the command cannot be run.
     pub(super) fn spawn(self, command: &mut Command) -> anyhow::Result<Child> {
+        self.with(|| {
+            command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))
+        })
+    }
+
+    /// Does something whose processes are to run on this core.
+    ///
+    /// # Errors
+    /// The environment's: no such core; and whatever `work` says.
+    pub(super) fn with<T>(self, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let before = rustix::thread::sched_getaffinity(None)?;
         ensure!(self.0 < CpuSet::MAX_CPU, "core {} is beyond {}", self.0, CpuSet::MAX_CPU);
         let mut only = CpuSet::new();
         only.set(self.0);
         rustix::thread::sched_setaffinity(None, &only)
             .with_context(|| format!("core {} cannot be used", self.0))?;
-        let child = command.spawn();
+        let done = work();
         rustix::thread::sched_setaffinity(None, &before)?;
-        child.with_context(|| format!("cannot run {}", command.get_program().display()))
+        done
     }
 }
 
@@ -48,6 +58,8 @@ pub(super) struct Server {
     ready: &'static str,
     /// Whether it keeps things in a folder of its own.
     keeps: bool,
+    /// Whether it is not ours.
+    pub(super) is_peer: bool,
 }
 
 /// A server that runs; it is killed when dropped.
@@ -110,7 +122,8 @@ impl Server {
     }
 
     fn new(name: &str, program: impl Into<OsString>, arguments: Vec<OsString>) -> Self {
-        Self { name: name.into(), program: program.into(), arguments, ready: "ready", keeps: false }
+        let (name, program) = (name.into(), program.into());
+        Self { name, program, arguments, ready: "ready", keeps: false, is_peer: false }
     }
 
     /// A command line, split at spaces; without `{port}` the port is appended.
@@ -148,15 +161,19 @@ impl Server {
         let mut arguments: Vec<OsString> =
             script.map(|script| folder.join(script).into()).into_iter().collect();
         arguments.push("{port}".into());
-        Ok(Self::new(name, program, arguments))
+        Ok(Self { is_peer: true, ..Self::new(name, program, arguments) })
     }
 
-    /// Starts it on `core` and waits until it says `ready`.
+    /// Starts it on `core` and waits until it says `ready`. With `redis` it is one of several.
     ///
     /// # Errors
     /// The environment's: it ends, or says nothing within `START_LIMIT`.
-    pub(super) fn start(&self, port: u16, core: Core) -> anyhow::Result<Running> {
+    pub(super) fn start(&self, port: u16, core: Core, redis: Option<&str>) -> anyhow::Result<Running> {
         let mut command = Command::new(&self.program);
+        match redis {
+            Some(url) => command.env("REDIS_URL", url),
+            None => command.env_remove("REDIS_URL"),
+        };
         let port = port.to_string();
         command.args(self.arguments.iter().map(|a| a.to_string_lossy().replace("{port}", &port)));
         let folder = self.keeps.then(|| {

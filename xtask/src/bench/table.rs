@@ -105,7 +105,7 @@ pub(super) fn write_targets(out: &mut impl Write, workloads: &[&Workload]) -> st
     for workload in workloads {
         writeln!(out, "{:<18}{}", workload.name, workload.what)?;
         for target in workload.targets {
-            writeln!(out, "{:<18}  target: {}", "", describe(target))?;
+            writeln!(out, "{:<18}  target: {}", "", describe(target, "floor"))?;
         }
     }
     Ok(())
@@ -116,12 +116,12 @@ fn judge(target: &Target, ours: &Series, floor: &Series) -> (Option<f64>, String
         Target::CostToFloor(_) => ours.ratio(floor, COST),
         Target::AtMost { key, .. } | Target::AtLeast { key, .. } => ours.median(key),
     };
-    (value, describe(target))
+    (value, describe(target, &floor.server))
 }
 
-fn describe(target: &Target) -> String {
+fn describe(target: &Target, against: &str) -> String {
     match target {
-        Target::CostToFloor(bound) => format!("× floor (target: at most {bound:.2})"),
+        Target::CostToFloor(bound) => format!("× {against} (target: at most {bound:.2})"),
         Target::AtMost { bound, label, .. } => format!("{label} (target: at most {})", number(Some(*bound))),
         Target::AtLeast { bound, label, .. } => {
             format!("{label} (target: at least {})", number(Some(*bound)))

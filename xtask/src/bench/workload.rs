@@ -10,6 +10,8 @@ pub(super) struct Workload {
     pub(super) what: &'static str,
     /// The load generator's flags, without the duration.
     flags: &'static [&'static str],
+    /// The same for a peer, if that speaks otherwise.
+    peer_flags: Option<&'static [&'static str]>,
     /// Others who are connected meanwhile.
     pub(super) beside: Option<Beside>,
     length: Length,
@@ -53,6 +55,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "fanout-1000-w4",
         what: "1,000 subscribers, one room, 64 bytes, 4 publications under way",
         flags: &["fanout", "--conns", "1000", "--rooms", "1", "--size", "64", "--window", "4"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -62,6 +65,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "fanout-10000x100",
         what: "10,000 subscribers in 100 rooms, 64 bytes, 4 publications under way",
         flags: &["fanout", "--conns", "10000", "--rooms", "100", "--size", "64", "--window", "4"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -71,6 +75,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "open-loop-100",
         what: "1,000 subscribers, one room, 64 bytes, 100 publications a second",
         flags: &["fanout", "--conns", "1000", "--rooms", "1", "--size", "64", "--rate", "100"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -80,6 +85,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "echo-100x8",
         what: "100 connections, 8 acknowledged round trips under way on each, 64 bytes",
         flags: &["echo", "--conns", "100", "--window", "8", "--size", "64"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -89,6 +95,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "echo-1000x1",
         what: "1,000 connections, one acknowledged round trip under way on each, 64 bytes",
         flags: &["echo", "--conns", "1000", "--window", "1", "--size", "64"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -98,6 +105,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "ingest",
         what: "one connection, rounds of 200,000 events of 128 bytes",
         flags: &["ingest", "--conns", "1", "--msgs", "200000", "--size", "128"],
+        peer_flags: None,
         beside: None,
         length: Length::Seconds { flag: "--secs", full: "2", quick: "0.5" },
         figures: &[],
@@ -107,6 +115,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "storm-5000",
         what: "5,000 connections reset at once and opened again, 512 handshakes under way",
         flags: &["storm", "--conns", "5000", "--inflight", "512"],
+        peer_flags: None,
         beside: None,
         length: Length::Fixed,
         figures: &[("back s", "all_back_secs"), ("p99 ms", "p99_ms")],
@@ -116,6 +125,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "storm-10000",
         what: "10,000 connections reset at once and opened again, 512 handshakes under way",
         flags: &["storm", "--conns", "10000", "--inflight", "512"],
+        peer_flags: None,
         beside: None,
         length: Length::Fixed,
         figures: &[("back s", "all_back_secs"), ("p99 ms", "p99_ms")],
@@ -126,6 +136,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         what: "18,000 connections that only stay",
         flags: &["idle", "--conns", "18000", "--timeout", "60"],
         // 30 s: longer than the ping interval, so that every connection has had a heartbeat.
+        peer_flags: None,
         beside: None,
         length: Length::Seconds { flag: "--hold", full: "30", quick: "2" },
         figures: &[("KiB each", "rss_kib_per_conn"), ("hold %", "hold_cpu_pct")],
@@ -161,6 +172,7 @@ pub(super) const PRODUCT: &[Workload] = &[
         name: "publish-batches",
         what: "16 publishers over HTTP, batches of 100 events of 128 bytes, as fast as they are answered",
         flags: &["publish", "--conns", "16", "--batch", "100"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -170,6 +182,7 @@ pub(super) const PRODUCT: &[Workload] = &[
         name: "publish-10000",
         what: "the same at 10,000 events a second",
         flags: &["publish", "--conns", "16", "--batch", "100", "--rate", "10000"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -179,6 +192,7 @@ pub(super) const PRODUCT: &[Workload] = &[
         name: "publish-by-socket",
         what: "one socket, 2,048 updates of 64 bytes under way, each kept and sent to one watcher",
         flags: &watching!["--conns", "1", "--window", "2048"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -188,6 +202,7 @@ pub(super) const PRODUCT: &[Workload] = &[
         name: "watchers-10000",
         what: "10,000 watchers of one room, 5 updates of 64 bytes a second, each kept",
         flags: &watching!["--conns", "10000", "--rate", "5"],
+        peer_flags: None,
         beside: None,
         length: THREE_SECONDS,
         figures: LATENCY,
@@ -197,6 +212,7 @@ pub(super) const PRODUCT: &[Workload] = &[
         name: "headline",
         what: "5,000 updates a second from one socket to another, with 10,000 users connected",
         flags: &watching!["--conns", "1", "--rate", "5000"],
+        peer_flags: None,
         beside: Some(Beside {
             conns: 10_000,
             flags: &["idle", "--conns", "10000", "--ns", "/ws", "--auth", AS_USERS, "--ignore", GREETING],
@@ -209,6 +225,7 @@ pub(super) const PRODUCT: &[Workload] = &[
         name: "users-10000",
         what: "10,000 users, each in three rooms, that only stay",
         flags: &["idle", "--conns", "10000", "--ns", "/ws", "--auth", AS_USERS, "--ignore", GREETING],
+        peer_flags: None,
         beside: None,
         length: Length::Seconds { flag: "--hold", full: "30", quick: "2" },
         figures: &[("KiB each", "rss_kib_per_conn"), ("hold %", "hold_cpu_pct")],
@@ -219,10 +236,45 @@ pub(super) const PRODUCT: &[Workload] = &[
     },
 ];
 
+/// What three servers with one Redis are measured with, beside Socket.IO for Node with its Redis adapter. The publisher and
+/// a third of the watchers are at one server; with a single watcher both are at different ones.
+pub(super) const CLUSTER: &[Workload] = &[
+    Workload {
+        name: "cluster-latency",
+        what: "200 updates of 64 bytes a second, from a socket of one server to a socket of another",
+        flags: &watching!["--conns", "1", "--rate", "200"],
+        peer_flags: Some(&["fanout", "--conns", "1", "--rate", "200"]),
+        beside: None,
+        length: THREE_SECONDS,
+        figures: LATENCY,
+        targets: &[],
+    },
+    Workload {
+        name: "cluster-publish",
+        what: "the same as fast as they arrive, 512 under way",
+        flags: &watching!["--conns", "1", "--window", "512"],
+        peer_flags: Some(&["fanout", "--conns", "1", "--window", "512"]),
+        beside: None,
+        length: THREE_SECONDS,
+        figures: LATENCY,
+        targets: &[],
+    },
+    Workload {
+        name: "cluster-fanout",
+        what: "900 watchers of one room at three servers, 4 updates of 64 bytes under way",
+        flags: &watching!["--conns", "900", "--window", "4"],
+        peer_flags: Some(&["fanout", "--conns", "900", "--window", "4"]),
+        beside: None,
+        length: THREE_SECONDS,
+        figures: LATENCY,
+        targets: &[Target::CostToFloor(0.334)],
+    },
+];
+
 impl Workload {
-    /// The load generator's arguments.
-    pub(super) fn arguments(&self, is_quick: bool) -> Vec<&'static str> {
-        let mut arguments = self.flags.to_vec();
+    /// The load generator's arguments, against ours or a peer.
+    pub(super) fn arguments(&self, is_peer: bool, is_quick: bool) -> Vec<&'static str> {
+        let mut arguments = self.peer_flags.filter(|_| is_peer).unwrap_or(self.flags).to_vec();
         match self.length {
             Length::Fixed => {}
             Length::Seconds { flag, full, quick } => {
@@ -256,8 +308,8 @@ mod tests {
 
     #[test]
     fn quick_runs_differ_in_length_only() {
-        for workload in WORKLOADS.iter().chain(PRODUCT) {
-            let (full, quick) = (workload.arguments(false), workload.arguments(true));
+        for workload in WORKLOADS.iter().chain(PRODUCT).chain(CLUSTER) {
+            let (full, quick) = (workload.arguments(false, false), workload.arguments(false, true));
             assert_eq!(full.len(), quick.len());
             assert!(full.iter().zip(&quick).filter(|(a, b)| a != b).count() <= 1, "{}", workload.name);
         }

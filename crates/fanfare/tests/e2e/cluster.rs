@@ -103,7 +103,8 @@ fn several_nodes_are_one_server() {
     let (history, _) = bob.ask("history", &json!({ "room": "project:p" }));
     assert_eq!(history["last_seq"], 4, "{history}");
     // What nobody keeps reaches everybody, too.
-    let unkept = json!({ "event": "v", "room": "project:p", "data": 5, "volatile": true, "ttl": 30 }).to_string();
+    let unkept =
+        json!({ "event": "v", "room": "project:p", "data": 5, "volatile": true, "ttl": 30 }).to_string();
     assert_eq!(one.post("/api/v1/events", &unkept).status, 201);
     for watcher in [&mut ann, &mut bob] {
         assert_eq!(next(watcher, "v")["data"], 5);
@@ -262,7 +263,8 @@ fn without_redis_those_who_are_there_go_on_and_nothing_is_lost() {
     let refused = one.post("/api/v1/events", &event);
     assert_eq!(refused.refusal().0, 503, "{}", refused.body);
     assert!(!refused.header("retry-after").is_empty());
-    let unkept = json!({ "event": "v", "room": "project:p", "data": 3, "volatile": true, "ttl": 30 }).to_string();
+    let unkept =
+        json!({ "event": "v", "room": "project:p", "data": 3, "volatile": true, "ttl": 30 }).to_string();
     assert_eq!(one.post("/api/v1/events", &unkept).status, 201);
     assert_eq!(next(&mut ann, "v")["data"], 3);
     until(PATIENCE, "it says that it does not hear", || one.get("/readyz").status == 503);
