@@ -157,6 +157,7 @@ async fn a_fence_comes_after_what_was_published_before_it() {
     let address = server.address();
     let (one, other, store) = (Node::open(&address).await, Node::open(&address).await, store(&address).await);
     one.bus.listen(&[channel("a"), channel("b")]).await.unwrap();
+    until("the interest is known", || other.bus.is_wanted_elsewhere(&channel("b")));
     for at in 0..50 {
         let name = at.to_string();
         if at % 2 == 0 {
@@ -227,6 +228,7 @@ async fn what_is_too_much_for_a_reader_is_dropped_and_said() {
     let address = server.address();
     let (slow, teller) = (Node::open(&address).await, Node::open(&address).await);
     slow.bus.listen(&[channel("a")]).await.unwrap();
+    until("the interest is known", || teller.bus.is_wanted_elsewhere(&channel("a")));
     slow.settle().await;
     slow.set_held(true);
     let large = format!("\"{}\"", "x".repeat(2 << 20));

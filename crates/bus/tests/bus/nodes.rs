@@ -36,10 +36,11 @@ async fn nodes_know_each_other_and_who_leaves_is_gone_at_once() {
     .await;
     assert_ne!(one.bus.node(), other.bus.node());
     let id = other.bus.node();
-    until("the first hears of the second", || {
-        one.saw(|heard| matches!(heard, Heard::Came(came) if *came == id))
-    });
-    assert!(other.saw(|heard| matches!(heard, Heard::Came(came) if *came == one.bus.node())));
+    for (node, of) in [(&one, id), (&other, one.bus.node())] {
+        until("both hear of each other", || {
+            node.saw(|heard| matches!(heard, Heard::Came(came) if *came == of))
+        });
+    }
     let ids: BTreeSet<NodeId> = [one.bus.node(), id].into();
     for node in [&one, &other] {
         let nodes = node.bus.nodes();
