@@ -51,6 +51,7 @@ fn ten_thousand_entries_are_kept_once_while_server_and_redis_come_and_go() {
     assert_eq!(numbers, expected, "in the order of the stream");
     assert_eq!(server.terminate(), Some(0));
     assert_eq!(pending(&redis), "0");
+    assert_eq!(redis.ask(&["XINFO", "CONSUMERS", STREAM, "fanfare"]), "", "who goes in order leaves no name");
     let dead = redis.ask(&["XRANGE", DEAD, "-", "+"]);
     let told = |what: &str| dead.matches(what).count();
     assert_eq!((told("x-fanfare-code bad_request"), told("x-fanfare-code bad_payload")), (10, 10), "{dead}");
