@@ -1,4 +1,4 @@
-//! Owns the questions that are open: to which request which answers have come. Does not send anything. Invariant: a
+//! Owns the questions that are open: to which request which answers have come, and how many are still to come. Does not send anything. Invariant: a
 //! question is forgotten as soon as nobody waits for it any more.
 
 use std::collections::HashMap;
@@ -20,6 +20,33 @@ pub struct Gathered<T> {
 impl<T> Default for Gathered<T> {
     fn default() -> Self {
         Self { found: Vec::new(), missing: 0 }
+    }
+}
+
+/// How many servers are to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Servers {
+    /// So many.
+    Count(u64),
+    /// In a Cluster nobody can count: whoever answers in time.
+    Unknown,
+}
+
+impl Servers {
+    /// Whether more may answer when so many have.
+    pub(crate) fn are_awaited(self, answers: u64) -> bool {
+        match self {
+            Servers::Count(count) => answers < count,
+            Servers::Unknown => true,
+        }
+    }
+
+    /// How many have not answered when so many have, as far as that is known.
+    pub(crate) fn missing(self, answers: u64) -> u64 {
+        match self {
+            Servers::Count(count) => count.saturating_sub(answers),
+            Servers::Unknown => 0,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::family::{Family, Incoming, Kind, Outgoing};
-use crate::gathering::{Gathered, Questions};
+use crate::gathering::{Gathered, Questions, Servers};
 use crate::local::{AckNews, Local};
 use crate::message::{Answer, Ask, Letter, Opts, RemoteSocket, Reply};
 use crate::python::{self, Callback};
@@ -218,17 +218,17 @@ impl Peer {
     ) -> Gathered<Data> {
         let shared = &self.shared;
         let until = Instant::now() + timeout;
-        let Some(mut servers) = shared.count_servers(namespace).await else { return Gathered::default() };
+        let Some(servers) = shared.count_servers(namespace).await else { return Gathered::default() };
         let timeout_ms = u64::try_from(timeout.as_millis()).ok();
         let opts = Opts { timeout_ms, ..opts.clone() };
         let mut question = shared.questions.open(request_id());
         let request = Some(question.request.clone());
         shared.tell(namespace, Ask::Broadcast { args, opts, request });
-        let (mut acks, mut asked) = (Vec::new(), 0_u64);
-        while servers > 0 || (acks.len() as u64) < asked {
+        let (mut acks, mut asked, mut counted) = (Vec::new(), 0_u64, 0_u64);
+        while servers.are_awaited(counted) || (acks.len() as u64) < asked {
             match timeout_at(until, question.replies.recv()).await {
                 Ok(Some(Reply::Count(count))) => {
-                    servers = servers.saturating_sub(1);
+                    counted += 1;
                     asked = asked.saturating_add(count);
                 }
                 Ok(Some(Reply::Ack(ack))) => acks.push(ack),
@@ -246,17 +246,17 @@ impl Peer {
         let until = Instant::now() + shared.patience;
         let Some(servers) = shared.count_servers(namespace).await else { return Gathered::default() };
         let mut question = shared.questions.open(request_id());
-        if servers == 0 || !shared.tell(namespace, ask(question.request.clone())) {
+        if !servers.are_awaited(0) || !shared.tell(namespace, ask(question.request.clone())) {
             return Gathered::default();
         }
         let mut found = Vec::new();
-        while (found.len() as u64) < servers {
+        while servers.are_awaited(found.len() as u64) {
             match timeout_at(until, question.replies.recv()).await {
                 Ok(Some(reply)) => found.push(reply),
                 Ok(None) | Err(_) => break,
             }
         }
-        let missing = servers - found.len() as u64;
+        let missing = servers.missing(found.len() as u64);
         Gathered { found, missing }
     }
 
@@ -318,17 +318,17 @@ impl Shared {
         self.is_cluster.load(Ordering::Relaxed) || self.others[place].load(Ordering::Relaxed) > 0
     }
 
-    /// How many servers will answer, those of this program included; in a Cluster more than there can be.
-    async fn count_servers(&self, namespace: &str) -> Option<u64> {
+    /// How many servers will answer, those of this program included; `None`: nobody can be asked now.
+    async fn count_servers(&self, namespace: &str) -> Option<Servers> {
         let place = self.place(namespace)?;
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         if self.is_cluster.load(Ordering::Relaxed) {
-            return Some(u64::MAX);
+            return Some(Servers::Unknown);
         }
         let channel = self.family.counted(place);
         let all = session::listeners(&mut connection, self.family.is_sharded(), &channel).await;
         // We are one of them.
-        all.ok().map(|all| all.saturating_sub(1))
+        all.ok().map(|all| Servers::Count(all.saturating_sub(1)))
     }
 
     fn tell(&self, namespace: &str, ask: Ask) -> bool {

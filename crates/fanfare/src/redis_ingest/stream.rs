@@ -31,6 +31,13 @@ const REASON_CHARS_MAX: usize = 500;
 const NO_EVENT: &str =
     "an entry has its event, or an array of events, as JSON in the field `json`, or has one field only";
 
+/// Has a consumer go from the group, if it has left nothing unfinished.
+const LEAVE: &str = "for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do \
+    local consumer = {} \
+    for i = 1, #fields, 2 do consumer[fields[i]] = fields[i + 1] end \
+    if consumer['name'] == ARGV[2] and consumer['pending'] == 0 then \
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2]) end end";
+
 /// Reads one stream.
 pub(super) struct StreamReader {
     connector: Connector,
@@ -153,6 +160,16 @@ impl StreamReader {
         Ok(())
     }
 
+    /// Leaves the group, so that names that never come back do not gather there.
+    async fn leave(&self, connection: &mut MultiplexedConnection) {
+        let StreamSource { stream, group, consumer, .. } = &self.source;
+        let mut leave = redis::cmd("EVAL");
+        leave.arg(LEAVE).arg(1).arg(stream).arg(group).arg(consumer);
+        if let Err(error) = leave.query_async::<Value>(connection).await {
+            tracing::debug!(stream, %error, "the group still has our name");
+        }
+    }
+
     async fn acknowledge(
         &self,
         connection: &mut MultiplexedConnection,
@@ -214,6 +231,7 @@ impl Reader for StreamReader {
             let answer = self.reading(">").query_async(&mut connection).await.map_err(said)?;
             self.take(&mut connection, entry::read(answer)?, stopped).await?;
         }
+        self.leave(&mut connection).await;
         Ok(())
     }
 }

@@ -113,11 +113,11 @@ fn several_nodes_and_a_node_server_tell_each_socket_once() {
     assert_eq!(other.next(), json!(["n", 7]));
     for watcher in &mut watchers {
         let events = std::iter::repeat_with(|| watcher.event()).filter(|(name, _)| name == "n");
-        let data: Vec<Value> = events.map(|(_, data)| data).take(22).collect();
+        let data: Vec<Value> = events.map(|(_, data)| data).take(21).collect();
         let kept: Vec<&Value> = data[..20].iter().map(|wrapped| &wrapped["data"]).collect();
         assert_eq!(json!(kept), json!((0..20).collect::<Vec<u64>>()));
-        assert!(data[20..].iter().any(|data| *data == 7), "{data:?}");
-        assert!(data[20..].iter().any(|wrapped| wrapped["data"] == "volatile"), "{data:?}");
+        // Whoever polls misses what is volatile.
+        assert_eq!(data[20], 7);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::redis::RedisServer;
+use testkit::redis::{RedisCluster, RedisServer};
 
 use crate::broker::wait;
 use crate::fanfare::{DataDir, Fanfare, command};
@@ -51,6 +51,7 @@ fn ten_thousand_entries_are_kept_once_while_server_and_redis_come_and_go() {
     assert_eq!(numbers, expected, "in the order of the stream");
     assert_eq!(server.terminate(), Some(0));
     assert_eq!(pending(&redis), "0");
+    assert_eq!(redis.ask(&["XINFO", "CONSUMERS", STREAM, "fanfare"]), "", "who goes in order leaves no name");
     let dead = redis.ask(&["XRANGE", DEAD, "-", "+"]);
     let told = |what: &str| dead.matches(what).count();
     assert_eq!((told("x-fanfare-code bad_request"), told("x-fanfare-code bad_payload")), (10, 10), "{dead}");
@@ -166,6 +167,72 @@ fn servers_at_one_channel_take_turns_and_poison_is_put_aside() {
         python(&redis, &["channel", "app.two", &event(99)]);
         second.last_seq(ROOM) > before
     });
+}
+
+#[test]
+#[ignore = "starts redis-server, installs redis with pip"]
+fn nodes_of_one_server_share_a_stream_and_take_over_from_each_other() {
+    let redis = RedisServer::start_durable();
+    let start = |consumer: &str| {
+        let mut serve = command(&["serve", "--only", "api", "--api-port", "0"]);
+        serve.env("REDIS_URL", redis.address()).args(["--set", "rooms.events_max=100000"]);
+        serve.args(["--set", &stream(), "--set", "redis_ingest.batch=50"]);
+        serve.args(["--set", "redis_ingest.claim_after=1s", "--set", "cluster.lease=3s"]);
+        Fanfare::spawn(serve.args(["--set", &format!("redis_ingest.consumer={consumer}")]))
+    };
+    let (first, second) = (start("first"), start("second"));
+    python(&redis, &["stream", STREAM, "0", "3000"]);
+    wait("they have begun", || second.last_seq(ROOM) >= 500);
+    // Signal 9, in the middle of it.
+    drop(first);
+    python(&redis, &["stream", STREAM, "3000", "5000"]);
+    let expected: Vec<u64> = (0..5_000).filter(|number| number % 500 != 499).collect();
+    wait("all are kept", || second.last_seq(ROOM) >= expected.len() as u64);
+    wait("nothing is pending", || pending(&redis) == "0");
+    let mut numbers: Vec<u64> =
+        second.log(ROOM).iter().map(|event| event["data"].as_u64().expect("a number")).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, expected, "each is there once");
+    assert_eq!(redis.ask(&["XLEN", DEAD]), "10");
+}
+
+#[test]
+#[ignore = "starts redis-servers"]
+fn a_redis_cluster_is_as_good_as_one_server() {
+    let redis = RedisCluster::start();
+    // Whichever node has the key.
+    let ask = |words: &[&str]| {
+        let answers = redis.nodes.iter().find_map(|node| node.try_ask(words).ok());
+        answers.unwrap_or_else(|| panic!("no node takes {words:?}"))
+    };
+    let data = DataDir::new();
+    let mut serve = command(&["serve", "--only", "api", "--api-port", "0"]);
+    serve.args(["--set", &stream(), "--set", "redis_ingest.channel=app.channel"]);
+    serve.args(["--set", &format!("redis_ingest.url={}", redis.address())]);
+    serve.args(["--set", &format!("adapter.url={}", redis.address())]);
+    let server = Fanfare::spawn(serve.env("FANFARE_DATA_DIR", data.path()));
+    let is_ok = |check: &str| server.get("/health").json()["checks"][check]["status"] == "ok";
+    wait("it takes events, and is with the others", || is_ok("redis_ingest") && is_ok("adapter"));
+    let (mut watcher, _) = Watcher::connect(server.api(), "/socket.io/", "/");
+    watcher.ask("subscribe", &json!({ "room": ROOM }));
+    let event = |data: u64| json!({ "event": "n", "room": ROOM, "data": data }).to_string();
+    ask(&["XADD", STREAM, "*", "json", &event(1)]);
+    assert_eq!(watcher.event().1["data"], 1);
+    ask(&["XADD", STREAM, "*", "json", "{nonsense"]);
+    wait("the poison is put aside", || ask(&["XLEN", DEAD]) == "1");
+    for (data, node) in (2..).zip(&redis.nodes) {
+        assert!(node.try_ask(&["PUBLISH", "app.channel", &event(data)]).is_ok());
+        assert_eq!(watcher.event().1["data"], data, "messages reach all of a Cluster");
+    }
+    // An emitter at any of its nodes.
+    let bytes = b"\x93\xa7emitter\x82\xa4type\x02\xa4data\x92\xa1e\x07\x81\xa5rooms\x91\xadproject:redis";
+    let bytes: String = bytes.iter().map(|byte| format!("\\{byte}")).collect();
+    for node in &redis.nodes {
+        let publish = format!("return redis.call('PUBLISH', 'socket.io#/#{ROOM}#', '{bytes}')");
+        node.try_ask(&["EVAL", &publish, "0"]).expect("it is published");
+        let (name, data) = watcher.event();
+        assert_eq!((name.as_str(), data), ("e", json!(7)));
+    }
 }
 
 /// A server that takes what it is told to from this Redis.
