@@ -4,6 +4,32 @@
 //! Owns channels, leases and connections; does not know sockets, rooms' members, or what is done with an event. Invariant:
 //! between two [`News::Resumed`] nothing that was published on a channel is missing from the [`Feed`], and kept events come
 //! in the order of the store.
+//!
+//! Whoever lets a socket join a room listens to the room's channel, reads its log, waits for a fence, and then attaches the
+//! socket: whatever was published before it was attached has been read, or has gone by in the feed. The feed must be
+//! read all the while:
+//!
+//! ```no_run
+//! # async fn demo(store: store_redis::RedisStore) -> Result<(), Box<dyn std::error::Error>> {
+//! use bus::{Bus, Channel, News, Options};
+//! use hub::room::RoomName;
+//! let address = store_redis::Address::parse("redis://127.0.0.1:6379")?;
+//! let (bus, mut feed, _requests) = Bus::open(Options::new(address, "host-1/4711")).await?;
+//! let room = RoomName::parse("tasks")?;
+//! bus.listen(&[Channel::Room(room)]).await?;
+//! while let Some(news) = feed.next().await {
+//!     match news {
+//!         News::Event(message) => println!("{} {:?}", message.event.name, message.order),
+//!         // Everything before it was dealt with, above.
+//!         News::Fence(fence) => fence.pass(),
+//!         // Read from the store what the rooms got after the last order that was dealt with.
+//!         News::Resumed => println!("something may have been missed"),
+//!         News::NodeCame(info) => println!("{} is there", info.id),
+//!         News::NodeGone(info) => println!("{} is gone", info.id),
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
 
 mod asking;
 mod canary;
@@ -195,7 +221,8 @@ impl Bus {
     }
 
     /// Subscribes to these channels, and tells the others. When it returns, what is published on them from now on comes by
-    /// the feed. A channel may be named again; it counts once.
+    /// the feed; other nodes hear a moment later that they may tell what is not kept. A channel may be named again; it
+    /// counts once.
     ///
     /// # Errors
     /// [`BusFault::Down`], at once, if there is no connection: the wish is kept, and fulfilled before the next
