@@ -19,7 +19,7 @@ use crate::output::Pending;
 use crate::reason::Reason;
 use crate::recovery::{
     Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Given, Handover, Log, Missed, MissedEvent,
-    Offer, Offset, Scope, is_up_to, mark_place,
+    Offer, Offset, Scope, mark_place,
 };
 use crate::restore::Shown;
 use crate::session::SessionKey;
@@ -206,18 +206,17 @@ impl Shard {
             return Prepared::Gone;
         }
         let Some(log) = &self.log else { return Prepared::Refused };
-        let carried = entry.carried.as_deref().map_or(&[][..], |carried| &carried.events);
+        let carried = entry.carried.as_deref();
         let (carried_seen, after) = match offset.map(|offset| (offset, log.parse_offset(offset))) {
             // It has had no event yet: everything since it connected.
             None => (0, entry.since),
-            Some((_, Offset::Ours(seq))) if seq >= entry.since => (carried.len(), seq),
+            Some((_, Offset::Ours(seq))) if seq >= entry.since => {
+                (carried.map_or(0, |carried| carried.events.len()), seq)
+            }
             // One of those it was given again; or older than all of them, or even than the socket, if it comes from
             // an earlier one of the same peer.
             Some((text, Offset::Ours(_) | Offset::Foreign)) => {
-                // A volatile event repeats the offset of another, which need not have been for this socket: what
-                // counts is the position, not whether that event is among these.
-                let seen = carried.iter().rposition(|given| is_up_to(&given.offset, text));
-                (seen.map_or(0, |index| index + 1), entry.since)
+                (carried.map_or(0, |carried| carried.seen_by(text)), entry.since)
             }
             Some((_, Offset::Malformed)) => return Prepared::Refused,
         };
@@ -311,9 +310,11 @@ impl Shard {
             None => 0,
         };
         if let Some(entry) = self.sockets.get_mut(socket) {
-            let born_elsewhere = entry.carried.as_ref().is_some_and(|carried| carried.born_elsewhere);
+            let old = entry.carried.as_ref();
+            let born_elsewhere = old.is_some_and(|carried| carried.born_elsewhere);
+            let restored = old.map_or(0, |carried| carried.restored.saturating_sub(resume.carried_seen));
             entry.carried = (born_elsewhere || !missed.is_empty())
-                .then(|| Box::new(Carried { events: missed, is_pinged: false, born_elsewhere }));
+                .then(|| Box::new(Carried { events: missed, restored, is_pinged: false, born_elsewhere }));
             entry.since = since;
         }
         true
@@ -350,7 +351,7 @@ impl Shard {
             if let Some(carried) = &mut socket.carried
                 && carried.is_pinged
             {
-                carried.events = Vec::new();
+                (carried.events, carried.restored) = (Vec::new(), 0);
                 if !carried.born_elsewhere {
                     socket.carried = None;
                 }
@@ -630,7 +631,8 @@ impl Shard {
         let after = if is_complete { newest } else { since };
         let is_home = self.is_home(pid);
         if let Some(entry) = self.sockets.get_mut(socket) {
-            entry.carried = Some(Box::new(Carried { events, is_pinged: false, born_elsewhere: !is_home }));
+            entry.carried =
+                Some(Box::new(Carried { events, restored: 0, is_pinged: false, born_elsewhere: !is_home }));
             entry.since = after;
             if let State::Connecting(connecting) = &mut entry.state
                 && let Some(resume) = &mut connecting.resume

@@ -238,6 +238,12 @@ pub(crate) fn is_up_to(offset: &str, other: &str) -> bool {
     }
 }
 
+/// The application's number that an offset of whatever log tells: what follows its second dash.
+pub(crate) fn number_in(offset: &str) -> Option<u64> {
+    let number = offset.splitn(3, '-').nth(2)?;
+    u64::from_str_radix(number, 16).ok()
+}
+
 /// The tag of the log that an offset is of, and the position there.
 fn position_in(offset: &str) -> Option<(u32, u64)> {
     let (tag, position) = offset.split_once('-')?;
@@ -252,10 +258,28 @@ fn position_in(offset: &str) -> Option<(u32, u64)> {
 pub(crate) struct Carried {
     /// Kept until a pong shows that the peer has read them. They weigh no more than an outbox.
     pub(crate) events: Vec<Given>,
+    /// How many of them, from the first, the application gave back: each tells a number of its own.
+    pub(crate) restored: usize,
     /// A ping has been queued behind them.
     pub(crate) is_pinged: bool,
     /// The shard where the socket was born keeps a note for its pid, to be released in the end.
     pub(crate) born_elsewhere: bool,
+}
+
+impl Carried {
+    /// How many of the events a peer has that shows this offset, which is not of the log that sends now. It may be of the
+    /// same log as they are. If it is of none that they know, because an earlier connection of the peer was restored later,
+    /// its number tells what it has of those that the application gave back.
+    pub(crate) fn seen_by(&self, offset: &str) -> usize {
+        // A volatile event repeats the offset of another, which need not have been for this socket: what counts is the
+        // position, not whether that event is among these.
+        if let Some(index) = self.events.iter().rposition(|given| is_up_to(&given.offset, offset)) {
+            return index + 1;
+        }
+        let Some(number) = number_in(offset) else { return 0 };
+        let has = |given: &&Given| number_in(&given.offset).is_some_and(|it| it <= number);
+        self.events.iter().take(self.restored).take_while(has).count()
+    }
 }
 
 /// One thing that a socket was given again, or a place among them.

@@ -15,7 +15,7 @@ use crate::emit::Flags;
 use crate::moment::Moment;
 use crate::output::Pending;
 use crate::reason::Reason;
-use crate::recovery::{Carried, Claim, Claimant, Given, Offer};
+use crate::recovery::{Carried, Claim, Claimant, Given, Offer, number_in};
 use crate::session::SessionKey;
 use crate::shard::{Shard, ShardId};
 use crate::socket::{SocketKey, State};
@@ -187,7 +187,9 @@ impl Shard {
         self.note_order(restored.order);
         let is_home = self.is_home(pid);
         if let Some(entry) = self.sockets.get_mut(socket) {
-            entry.carried = Some(Box::new(Carried { events, is_pinged: false, born_elsewhere: !is_home }));
+            let restored = events.len();
+            entry.carried =
+                Some(Box::new(Carried { events, restored, is_pinged: false, born_elsewhere: !is_home }));
             entry.since = newest;
             if let State::Connecting(connecting) = &mut entry.state
                 && let Some(resume) = &mut connecting.resume
@@ -323,8 +325,6 @@ pub(crate) struct Shown {
 impl Shown {
     /// Reads the application's number from an offset of whatever log: what follows the second dash.
     pub(crate) fn new(pid: Sid, offset: Option<&str>) -> Self {
-        let number = offset.and_then(|offset| offset.splitn(3, '-').nth(2));
-        let order = number.and_then(|number| u64::from_str_radix(number, 16).ok());
-        Self { pid, order }
+        Self { pid, order: offset.and_then(number_in) }
     }
 }

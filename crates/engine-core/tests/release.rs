@@ -257,3 +257,44 @@ fn one_that_was_restored_here_can_be_taken_again() {
         ),
     );
 }
+
+#[test]
+fn whoever_has_been_given_all_back_elsewhere_is_not_given_it_again() {
+    // An earlier connection of the same peer is served late, and gets what the later one has had already.
+    check_on(
+        2,
+        restoring(),
+        &format!(
+            r#"
+            {OPEN}
+            ! crash 2 5
+            {}
+            ! restore a sid=$sid order=14 rooms=r 11:m 14:m
+            a < 42["m",11,"*"]
+            a < 42["m",14,"*"]
+            a < 40{{"sid":"$sid","pid":"$pid"}}
+            ! yield a
+            a < END
+            b: js shard=1
+            b > WS
+            b < 0*
+            b > 40{{"pid":"$a.pid"}}
+            ? restore b *
+            ! cast / to=r m [15] order=15
+            ! restore b sid=$a.sid order=15 rooms=r 11:m 14:m 15:m
+            b < 42["m",11,"*"]
+            b < 42["m",14,"*"]
+            b < 42["m",15,"*"]
+            b < 40*
+            a > NEW
+            a > WS
+            a < 0*
+            a > 40{{"pid":"$pid","offset":"$offset"}}
+            b < END
+            a < 42["m",15,"*"]
+            a < 40{{"sid":"$sid","pid":"$pid"}}
+            "#,
+            back(0)
+        ),
+    );
+}
