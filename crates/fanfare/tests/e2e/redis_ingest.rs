@@ -235,6 +235,29 @@ fn a_redis_cluster_is_as_good_as_one_server() {
     }
 }
 
+#[test]
+#[ignore = "starts redis-server"]
+fn a_redis_that_says_nothing_makes_the_server_unready_until_it_is_back() {
+    let redis = RedisServer::start();
+    let data = DataDir::new();
+    let server = serve(&redis, &data, &[stream(), format!("adapter.url={}", redis.address())]);
+    let adapter = || server.get("/health").json()["checks"]["adapter"]["status"].clone();
+    wait("it takes events, and is with the others", || status(&server) == "ok" && adapter() == "ok");
+    assert_eq!(server.get("/readyz").status, 200);
+    redis.set_frozen(true);
+    wait("it is deaf", || server.get("/readyz").status == 503);
+    let ready = server.get("/readyz").json();
+    assert!(ready["complaint"].as_str().is_some_and(|why| why.contains(STREAM)), "{ready}");
+    wait("the others are not heard", || adapter() == "connecting");
+    assert_eq!(server.post("/api/v1/events", r#"{"event":"n","room":"global"}"#).status, 201);
+    redis.set_frozen(false);
+    wait("it hears again", || server.get("/readyz").status == 200 && adapter() == "ok");
+    redis
+        .try_ask(&["XADD", STREAM, "*", "json", &json!({ "event": "n", "room": ROOM }).to_string()])
+        .expect("it takes entries");
+    wait("entries come", || server.last_seq(ROOM) == 1);
+}
+
 /// A server that takes what it is told to from this Redis.
 fn serve(redis: &RedisServer, data: &DataDir, settings: &[String]) -> Fanfare {
     let mut serve = command(&["serve", "--only", "api", "--api-port", "0"]);
