@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bus::{Bus, BusFault, DeafCause, Options};
 use store_redis::Address;
-use testkit::silencer::{Silence, Silencer};
 use testkit::redis::{RedisServer, until};
+use testkit::silencer::{Silence, Silencer};
 
 use crate::node::{Node, channel};
 
