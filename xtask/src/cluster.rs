@@ -97,6 +97,7 @@ struct Counts {
     recovered: u64,
     afresh: u64,
     kills: u64,
+    /// Connections of servers to Redis that were cut.
     cuts: u64,
     /// Milliseconds from publishing to seeing, each with how often it was seen.
     delays: BTreeMap<u64, u64>,
@@ -373,8 +374,7 @@ impl Breaking {
             self.next_kill = now + self.kill_every;
         }
         if let Some(redis) = redis.filter(|_| !self.cut_every.is_zero() && now >= self.next_cut) {
-            redis.cut_subscribers()?;
-            counts.cuts += 1;
+            counts.cuts += redis.cut_subscribers()?;
             self.next_cut = now + self.cut_every;
         }
         match nodes.iter_mut().find_map(|node| node.has_ended().then_some(node.address)) {

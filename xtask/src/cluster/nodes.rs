@@ -62,12 +62,13 @@ impl Redis {
         format!("redis://{}", self.address)
     }
 
-    /// Cuts all connections that subscribe.
+    /// Cuts all connections that subscribe. Answers how many there were.
     ///
     /// # Errors
     /// The environment's: it does not answer.
-    pub(crate) fn cut_subscribers(&self) -> anyhow::Result<()> {
-        self.ask("CLIENT KILL TYPE pubsub").map(|_| ())
+    pub(crate) fn cut_subscribers(&self) -> anyhow::Result<u64> {
+        let answer = self.ask("CLIENT KILL TYPE pubsub")?;
+        answer.trim_start_matches(':').parse().with_context(|| format!("no number: {answer}"))
     }
 
     fn ask(&self, command: &str) -> anyhow::Result<String> {

@@ -186,12 +186,19 @@ fn check_manifests(documents: &[Value]) {
         .as_array()
         .expect("variables")
         .iter()
-        .filter(|variable| variable.get("valueFrom").is_none_or(|from| from.get("secretKeyRef").is_some()))
         .map(|variable| {
-            // As long as a secret must be.
-            let secret = "0123456789abcdef0123456789abcdef";
-            let value = variable["value"].as_str().unwrap_or(secret);
-            (variable["name"].as_str().expect("a name").to_owned(), value.to_owned())
+            let name = variable["name"].as_str().expect("a name");
+            // What the platform puts there: an address of Redis, an address of its own, a secret as long as it must be.
+            let given = match name {
+                "REDIS_URL" => "redis://redis:6379/0",
+                "FANFARE_CLUSTER__HOST" => "10.1.2.3",
+                _ => "0123456789abcdef0123456789abcdef",
+            };
+            assert!(
+                variable["value"].is_string() != variable["valueFrom"].is_object(),
+                "{name}: one of both"
+            );
+            (name.to_owned(), variable["value"].as_str().unwrap_or(given).to_owned())
         })
         .collect();
     check_variables(&variables);
@@ -219,6 +226,15 @@ fn check_manifests(documents: &[Value]) {
     let mounted: Vec<&str> = volumes.filter_map(|volume| volume["mountPath"].as_str()).collect();
     if let Some(folder) = value("FANFARE_DATA_DIR") {
         assert!(mounted.contains(&folder), "{folder} is not among {mounted:?}");
+    }
+    if let Some(nodes) = value("FANFARE_CLUSTER__PORT") {
+        assert_eq!(container["ports"][1]["containerPort"].to_string(), nodes);
+        let policy = &of_kind("NetworkPolicy").expect("nobody else gets there")["spec"];
+        assert_eq!(&policy["podSelector"]["matchLabels"], labels);
+        let [clients, others] = [0, 1].map(|nth| &policy["ingress"][nth]);
+        assert_eq!(clients["ports"][0]["port"], container["ports"][0]["name"]);
+        assert_eq!(others["ports"][0]["port"], container["ports"][1]["name"]);
+        assert_eq!(&others["from"][0]["podSelector"]["matchLabels"], labels);
     }
     let service = of_kind("Service").expect("a service");
     assert_eq!(&service["spec"]["selector"], labels);

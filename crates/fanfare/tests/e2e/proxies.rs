@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use testkit::redis::RedisServer;
 use toml::Value;
 
 use crate::deploy::{default_of, is_served, path_of, text_of};
@@ -214,6 +215,27 @@ fn a_stock_client_polls_upgrades_and_watches_through_each_proxy() {
     for kind in KINDS {
         let server = Fanfare::start(&["--only", "api"]);
         let proxy = Proxy::start(kind, [server.api(); 3]);
+        let mut node = Command::new("node");
+        node.current_dir(&folder).args(["through-proxy.mjs", &proxy.url()]);
+        assert!(succeed(&mut node).ends_with("done\n"), "{}: {}", kind.program, proxy.log());
+    }
+}
+
+#[test]
+#[ignore = "needs redis-server, nginx, HAProxy and Caddy, and installs socket.io-client with npm"]
+fn three_nodes_behind_a_proxy_need_nothing_sticky() {
+    let folder = javascript();
+    let redis = RedisServer::start_durable();
+    let nodes = [(); 3].map(|()| {
+        let mut serve = crate::fanfare::command(&["serve", "--only", "api", "--api-port", "0"]);
+        Fanfare::spawn(serve.env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port())))
+    });
+    for node in &nodes {
+        let known = || node.get("/health").json()["checks"]["redis"]["nodes"].as_array().map_or(0, Vec::len);
+        until(PATIENCE, "the nodes know each other", || known() == nodes.len());
+    }
+    for kind in KINDS {
+        let proxy = Proxy::start(kind, nodes.each_ref().map(Fanfare::api));
         let mut node = Command::new("node");
         node.current_dir(&folder).args(["through-proxy.mjs", &proxy.url()]);
         assert!(succeed(&mut node).ends_with("done\n"), "{}: {}", kind.program, proxy.log());
