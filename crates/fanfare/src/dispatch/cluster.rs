@@ -22,6 +22,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a join waits until what was published before it has been heard.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time until that is tried again after a connection broke.
+const SETTLE_RETRY: Duration = Duration::from_millis(100);
+
 /// What the task that hears the other nodes is asked to do in its turn.
 pub(super) enum Errand {
     /// A watcher gets its place.
@@ -98,11 +101,15 @@ impl Cluster {
             let message = format!("this node does not hear from Redis ({why}); try again in a moment");
             Fault::new(Code::StoreUnavailable, message).retry_in(Duration::from_secs(1))
         };
-        match tokio::time::timeout(SETTLE_TIMEOUT, self.bus.fence()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(fault)) => Err(deaf(fault.to_string())),
-            Err(_) => Err(deaf(format!("nothing for {} s", SETTLE_TIMEOUT.as_secs()))),
-        }
+        let mut why = "nothing comes".to_owned();
+        let settled = tokio::time::timeout(SETTLE_TIMEOUT, async {
+            // A fence is lost with its connection; what was missed then is made up for before the next one passes.
+            while let Err(fault) = self.bus.fence().await {
+                why = fault.to_string();
+                tokio::time::sleep(SETTLE_RETRY).await;
+            }
+        });
+        settled.await.map_err(|_| deaf(why))
     }
 
     /// Has a watcher attached in its turn. `false`: the server is stopping.
