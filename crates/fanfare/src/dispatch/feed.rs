@@ -11,7 +11,7 @@ use std::time::Duration;
 use bus::{Feed, Message, News, NodeInfo};
 use hub::event::Event;
 use hub::room::RoomName;
-use hub::store::{Kept, Placed, Span};
+use hub::store::{Kept, Placed};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -177,34 +177,22 @@ impl Hearing {
         count
     }
 
-    /// The same room by room, if together they missed too much, or something is gone. Whoever is in a room of which
-    /// something is gone is cut off: it comes back, and is told that it has to begin anew.
+    /// The same, each room read by itself, if together they missed too much or something is gone. Whoever is in a room of
+    /// which something is gone is cut off: it comes back, and is told that it has to begin anew.
     async fn repair_each(&mut self, rooms: &[RoomName], since: u64) -> usize {
-        let mut count = 0;
-        let mut newest = since;
+        let mut all = Vec::new();
         for room in rooms {
-            let reading = self.shared.store.read_after_order(vec![room.clone()], since, REPAIRED_MAX).await;
-            match reading {
-                Ok(Some(missed)) => {
-                    newest = missed.last().map_or(newest, |kept| newest.max(kept.order));
-                    // Each room's order is kept, that between rooms is not.
-                    count += self.send_missed(missed).await;
-                }
+            let max = REPAIRED_MAX.saturating_sub(all.len());
+            match self.shared.store.read_after_order(vec![room.clone()], since, max).await {
+                Ok(Some(missed)) => all.extend(missed),
                 Ok(None) | Err(_) => {
                     tracing::warn!(%room, "events are gone that this node did not hear; its members begin anew");
                     self.cut_off(room).await;
                 }
             }
         }
-        if let Some(room) = rooms.first()
-            && let Ok(page) = self.shared.store.read(room.clone(), Span::Last { limit: 0 }).await
-            && count == 0
-        {
-            // What is gone is not asked for again.
-            newest = newest.max(page.order);
-        }
-        self.shared.sent_order.fetch_max(newest, Ordering::AcqRel);
-        count
+        // All of them together, in the order of the store.
+        self.send_missed(all).await
     }
 
     async fn cut_off(&self, room: &RoomName) {

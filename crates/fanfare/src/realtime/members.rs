@@ -185,8 +185,13 @@ impl Hub {
             return;
         }
         let stays = socket.may_come_back(reason).then_some(self.away_max + GRACE);
+        let node = self.node();
         let rule = record_rule::<Member, _, _>(
             move |present, now| {
+                if let Some(elsewhere) = present.filter(|member| member.node != node) {
+                    // It has come back there before its loss was noticed here.
+                    return Ok(Step::quiet(elsewhere.clone()));
+                }
                 let next = present.cloned().and_then(|member| {
                     let gone_at = Some(now.plus(stays?));
                     Some(Member { gone_at, ..member })

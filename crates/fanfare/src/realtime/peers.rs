@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use auth::revocation::Revocation;
+use axum::body::Bytes;
 use bus::{Channel, NodeId, NodeInfo, Request, Requests};
 use engine::RecoveryId;
 use hub::room::RoomName;
@@ -135,14 +136,21 @@ impl Hub {
         read
     }
 
-    /// Has the node that has a socket give it up, if that is another one and lives.
+    /// Has whoever has a socket give it up. `node`: who has it, as far as its record says, and is waited for. All others
+    /// are asked as well: a socket that moves on before that is written down would else be left behind there, and come
+    /// back to life with its peer's next visit.
     pub(super) async fn release_elsewhere(&self, node: u16, secret: &RecoveryId) {
         let Some(cluster) = self.dispatcher().cluster() else { return };
-        if !self.other_nodes().contains(&node) {
+        let question: Bytes = json_of(&Question::Release { secret: secret.expose().into() }).into();
+        let others = self.other_nodes();
+        if others.iter().any(|other| *other != node) {
+            let (bus, question) = (cluster.bus().clone(), question.clone());
+            self.control.spawn(async move { bus.ask_all(question, PATIENCE).await });
+        }
+        if !others.contains(&node) {
             return;
         }
-        let question = json_of(&Question::Release { secret: secret.expose().into() });
-        if let Err(fault) = cluster.bus().ask(NodeId(node), question.into(), PATIENCE).await {
+        if let Err(fault) = cluster.bus().ask(NodeId(node), question, PATIENCE).await {
             tracing::warn!(node, %fault, "a socket is taken over from a node that does not answer");
         }
     }
