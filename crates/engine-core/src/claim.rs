@@ -19,7 +19,7 @@ use crate::output::Pending;
 use crate::reason::Reason;
 use crate::recovery::{
     Arrival, Carried, Claim, Claimant, Claimed, Departure, Entry, Given, Handover, Log, Missed, MissedEvent,
-    Offer, Offset, Scope, mark_place,
+    Offer, Offset, Scope, mark_place, number_in,
 };
 use crate::restore::Shown;
 use crate::session::SessionKey;
@@ -207,6 +207,7 @@ impl Shard {
         }
         let Some(log) = &self.log else { return Prepared::Refused };
         let carried = entry.carried.as_deref();
+        let mut seen_number = 0;
         let (carried_seen, after) = match offset.map(|offset| (offset, log.parse_offset(offset))) {
             // It has had no event yet: everything since it connected.
             None => (0, entry.since),
@@ -216,6 +217,8 @@ impl Shard {
             // One of those it was given again; or older than all of them, or even than the socket, if it comes from
             // an earlier one of the same peer.
             Some((text, Offset::Ours(_) | Offset::Foreign)) => {
+                // It may have been elsewhere since, on a node of which nothing is known here.
+                seen_number = number_in(text).unwrap_or(0);
                 (carried.map_or(0, |carried| carried.seen_by(text)), entry.since)
             }
             Some((_, Offset::Malformed)) => return Prepared::Refused,
@@ -228,7 +231,7 @@ impl Shard {
                 .as_ref()
                 .is_none_or(|past| after >= past.forgotten_until || past.forgotten_until < log.first_seq());
         if is_complete {
-            return Prepared::Ready(socket, Resume { carried_seen, after, lost_until: until });
+            return Prepared::Ready(socket, Resume { carried_seen, after, seen_number, lost_until: until });
         }
         if self.restores() {
             // What is left of it here is of no use to anybody.
@@ -245,14 +248,18 @@ impl Shard {
         let log = self.log.as_ref().filter(|log| log.reaches(resume.after))?;
         let sid = entry.sid.to_string();
         let mut missed: Vec<Given> = match &entry.carried {
-            Some(carried) => carried.events.iter().skip(resume.carried_seen).cloned().collect(),
+            Some(carried) => {
+                let unseen = carried.events.iter().skip(resume.carried_seen);
+                unseen.filter(|given| !given.is_seen(resume.seen_number)).cloned().collect()
+            }
             None => Vec::new(),
         };
         let mut offset = String::new();
         for event in log.after(resume.after) {
-            if self.is_for(socket, entry, &sid, event) {
+            let is_seen = event.is_numbered && event.number <= resume.seen_number;
+            if !is_seen && self.is_for(socket, entry, &sid, event) {
                 log.write_offset(event.seq, event.number, &mut offset);
-                missed.push(Given { offset: offset.as_str().into(), message: Some(event.message.clone()) });
+                missed.push(Given::of(event, &offset));
             }
         }
         let bytes: usize =
@@ -452,9 +459,10 @@ impl Shard {
         let missed = self.missed(socket, departure.resume)?;
         let missed = missed
             .into_iter()
-            .map(|Given { offset, message }| Missed {
+            .map(|Given { offset, message, is_numbered }| Missed {
                 offset: offset.into(),
                 event: message.map(|message| event_of(&message)),
+                is_numbered,
             })
             .collect();
         let rooms = self.rooms_of(socket).iter().map(ToString::to_string).collect();
@@ -508,7 +516,8 @@ impl Shard {
             entry.sid = offer.sid;
             entry.pid = Some(offer.pid);
             if let State::Connecting(connecting) = &mut entry.state {
-                connecting.resume = Some(Resume { carried_seen: 0, after: since, lost_until });
+                connecting.resume =
+                    Some(Resume { carried_seen: 0, after: since, seen_number: 0, lost_until });
             }
         }
         self.adopt_names(socket, namespace);
@@ -610,9 +619,10 @@ impl Shard {
         let mut events: Vec<Given> = claimed
             .missed
             .iter()
-            .map(|Missed { offset, event }| Given {
+            .map(|Missed { offset, event, is_numbered }| Given {
                 offset: offset.as_str().into(),
                 message: event.as_ref().map(message_of),
+                is_numbered: *is_numbered,
             })
             .collect();
         let Some(log) = &self.log else { return };
@@ -623,7 +633,7 @@ impl Shard {
         for event in log.after(since) {
             if self.is_for(socket, entry, &sid, event) && event.id.is_none_or(|id| !had.contains(&id)) {
                 log.write_offset(event.seq, event.number, &mut offset);
-                events.push(Given { offset: offset.as_str().into(), message: Some(event.message.clone()) });
+                events.push(Given::of(event, &offset));
             }
         }
         // The peer may come with an offset of this log from an earlier stay: it must not look like a later one.

@@ -63,6 +63,8 @@ pub(crate) struct Entry {
     pub(crate) scope: Scope,
     /// The application's number that its offset tells.
     pub(crate) number: u64,
+    /// Whether that is its own, sent when it was the newest.
+    pub(crate) is_numbered: bool,
     /// The message with its offset, as it was sent.
     pub(crate) message: Rc<Message>,
 }
@@ -188,7 +190,8 @@ impl Log {
         message: Rc<Message>,
     ) {
         let number = self.number_of(order);
-        let entry = Entry { seq: self.next_seq, at: now, id, scope, number, message };
+        let is_numbered = matches!(order, Order::Live(_));
+        let entry = Entry { seq: self.next_seq, at: now, id, scope, number, is_numbered, message };
         self.next_seq += 1;
         self.bytes += entry.weight();
         self.entries.push_back(entry);
@@ -289,13 +292,28 @@ pub(crate) struct Given {
     /// `None` for a place: no event has this offset as its own, but whoever shows it, or a later one of the same log,
     /// was given everything before it. A volatile event may tell such an offset.
     pub(crate) message: Option<Rc<Message>>,
+    /// Whether the number in its offset is its own.
+    pub(crate) is_numbered: bool,
+}
+
+impl Given {
+    /// An event of a log, which has this offset there.
+    pub(crate) fn of(event: &Entry, offset: &str) -> Self {
+        let (offset, message) = (offset.into(), Some(event.message.clone()));
+        Self { offset, message, is_numbered: event.is_numbered }
+    }
+
+    /// Whether a peer that has everything up to this number has it.
+    pub(crate) fn is_seen(&self, number: u64) -> bool {
+        self.is_numbered && number_in(&self.offset).is_some_and(|own| own <= number)
+    }
 }
 
 /// Adds the place at `offset` to what a socket was given, unless what stands last says as much already.
 pub(crate) fn mark_place(events: &mut Vec<Given>, offset: &str) {
     let mut places = events.iter().rev().take_while(|given| given.message.is_none());
     if !places.any(|given| is_up_to(&given.offset, offset)) {
-        events.push(Given { offset: offset.into(), message: None });
+        events.push(Given { offset: offset.into(), message: None, is_numbered: false });
     }
 }
 
@@ -357,6 +375,8 @@ pub struct Missed {
     pub offset: String,
     /// `None` for a place: who shows its offset, or a later one of the same shard, has all that stands before it.
     pub event: Option<MissedEvent>,
+    /// Whether the number in its offset is its own.
+    pub is_numbered: bool,
 }
 
 /// A missed event as it was sent.

@@ -181,6 +181,7 @@ impl Shard {
             events.push(Given {
                 offset: offset.as_str().into(),
                 message: Some(self.encode_event(&encoding, Some(&offset))),
+                is_numbered: true,
             });
         }
         let newest = self.log.as_mut().map_or(0, |log| log.skip());

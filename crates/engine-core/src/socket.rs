@@ -78,6 +78,8 @@ pub(crate) struct Resume {
     pub(crate) carried_seen: usize,
     /// The newest event of this shard's log that the peer has.
     pub(crate) after: u64,
+    /// The application's number up to which the peer has all that is numbered, wherever it got it; 0 if that says no more.
+    pub(crate) seen_number: u64,
     /// Until when the socket goes back to being lost, should the application refuse it.
     pub(crate) lost_until: Moment,
 }

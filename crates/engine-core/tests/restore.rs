@@ -178,6 +178,39 @@ fn it_breaks_off_in_the_middle_of_what_it_missed_and_is_resumed_there() {
 }
 
 #[test]
+fn who_was_elsewhere_meanwhile_gets_nothing_numbered_twice() {
+    check_crashed(&format!(
+        r#"
+        {ASK}
+        ! restore a sid=$sid order=15 rooms=r 11:m 14:m
+        a < 42["m",11,"*"]
+        a < 42["m",14,"*"]
+        {CONNECTED}
+        a > CUT
+        ! cast / to=r m [16] order=16
+        ! cast / to=r m [17]
+        ! cast / to=r m [18] order=18
+        # Another node has given it everything up to 16 meanwhile, and could not tell this one.
+        a > NEW
+        a > WS
+        a < 0*
+        a > 40{{"pid":"$pid","offset":"abc-9-10"}}
+        a < 42["m",17,"*-10"]
+        a < 42["m",18,"*-12"]
+        {CONNECTED}
+        # The same with what it was given again here.
+        a > CUT
+        a > NEW
+        a > WS
+        a < 0*
+        a > 40{{"pid":"$pid","offset":"abc-9-12"}}
+        a < 42["m",17,"*-10"]
+        {CONNECTED}
+        "#
+    ));
+}
+
+#[test]
 fn an_offset_keeps_its_number_although_nothing_was_missed() {
     check_crashed(&format!(
         r#"
