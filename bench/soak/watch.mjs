@@ -2,7 +2,10 @@
 // see: one JSON object a line. They end when their input does.
 import { io } from 'socket.io-client';
 
-const [count, first, dropEvery, servers, rooms] = process.argv.slice(2);
+const [count, first, dropEvery, servers, rooms, roomsEach] = process.argv.slice(2);
+const allRooms = rooms.split(',');
+const roomsOf = (number) =>
+  Array.from({ length: Number(roomsEach) }, (_, nth) => allRooms[(number * Number(roomsEach) + nth) % allRooms.length]);
 const urls = servers.split(',').map((server) => `http://${server}`);
 let next = 0;
 const anyUrl = () => urls[next++ % urls.length];
@@ -15,12 +18,12 @@ function watch(watcher) {
   });
   socket.io.on('reconnect_attempt', () => { socket.io.uri = anyUrl(); });
   const has = new Map();
-  let pending = new Set(rooms.split(','));
+  let pending = new Set(roomsOf(watcher));
   let connections = 0;
   socket.on('connect', async () => {
     const connection = ++connections;
     if (connection > 1) tell('back', watcher, { recovered: socket.recovered });
-    if (!socket.recovered) pending = new Set(rooms.split(','));
+    if (!socket.recovered) pending = new Set(roomsOf(watcher));
     while (pending.size > 0) {
       for (const room of [...pending]) {
         const since = has.get(room);

@@ -49,9 +49,12 @@ pub(crate) struct Args {
     /// Watchers that are stock JavaScript clients.
     #[arg(long, default_value_t = 12)]
     stock: u32,
-    /// Rooms, each watched by all.
+    /// Rooms.
     #[arg(long, default_value_t = 3)]
     rooms: usize,
+    /// Rooms that each watches; 0: all.
+    #[arg(long, default_value_t = 0)]
+    rooms_each: usize,
     /// Seconds of publishing.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -67,6 +70,12 @@ pub(crate) struct Args {
     /// Seconds after which a server is killed and started again; 0: never.
     #[arg(long, default_value_t = 15)]
     kill_every: u64,
+    /// End servers by SIGTERM, and let them drain, instead of killing them.
+    #[arg(long)]
+    stop: bool,
+    /// Connections a second that a server lets go at most while it drains; 0: no bound.
+    #[arg(long, default_value_t = 0)]
+    drain_rate: u32,
     /// Seconds that a killed server stays away.
     #[arg(long, default_value_t = 3)]
     away: u64,
@@ -87,6 +96,12 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 }
 
+impl Args {
+    fn rooms_each(&self) -> usize {
+        if self.rooms_each == 0 { self.rooms } else { self.rooms_each.min(self.rooms) }
+    }
+}
+
 /// What is counted besides the books.
 #[derive(Default)]
 struct Counts {
@@ -99,8 +114,24 @@ struct Counts {
     kills: u64,
     /// Connections of servers to Redis that were cut.
     cuts: u64,
+    /// When the first came back, in which second since then the last did, and how many in that.
+    back: Option<(Instant, u64, u64)>,
+    /// The most who came back in one second.
+    back_max: u64,
     /// Milliseconds from publishing to seeing, each with how often it was seen.
     delays: BTreeMap<u64, u64>,
+}
+
+impl Counts {
+    /// Somebody is back.
+    fn note_back(&mut self) {
+        let now = Instant::now();
+        let (first, second, count) = self.back.unwrap_or((now, 0, 0));
+        let this = now.duration_since(first).as_secs();
+        let count = if this == second { count + 1 } else { 1 };
+        self.back = Some((first, this, count));
+        self.back_max = self.back_max.max(count);
+    }
 }
 
 /// Runs the soak; whether everybody got everything.
@@ -128,7 +159,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let redis = if args.nodes > 1 { Some(Redis::start(&folder)?) } else { None };
     let mut nodes = Vec::new();
     for nth in 0..args.nodes {
-        nodes.push(Node::start(&server, folder.join(format!("node-{nth}")), redis.as_ref().map(Redis::url))?);
+        let folder = folder.join(format!("node-{nth}"));
+        nodes.push(Node::start(&server, folder, redis.as_ref().map(Redis::url), args.drain_rate)?);
     }
     let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
     let rooms: Vec<Box<str>> = (0..args.rooms).map(|nth| format!("project:soak-{nth}").into()).collect();
@@ -198,7 +230,7 @@ fn watch<'a>(
 ) -> &'a mut Command {
     let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     command.args([count.to_string(), first.to_string(), args.drop_every.to_string()]);
-    command.args([addresses.join(","), rooms.join(",")])
+    command.args([addresses.join(","), rooms.join(","), args.rooms_each().to_string()])
 }
 
 /// The run itself: everybody joins, then it is published while things break, then everything must arrive.
@@ -212,7 +244,7 @@ fn soak(
 ) -> anyhow::Result<(Counts, Ledger)> {
     let (mut counts, mut ledger) = (Counts::default(), Ledger::default());
     let mut planted = args.plant_loss;
-    let joins = u64::from(args.clients + args.stock) * rooms.len() as u64;
+    let joins = u64::from(args.clients + args.stock) * args.rooms_each() as u64;
     let deadline = Instant::now() + JOIN_LIMIT;
     while counts.joins < joins {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -319,8 +351,10 @@ fn note(told: Told, counts: &mut Counts, ledger: &mut Ledger, planted: &mut bool
         }
         Told::Refused { watcher, room } => ledger.refused(watcher, &room),
         Told::Dropped => counts.drops += 1,
-        Told::Back { is_recovered: true } => counts.recovered += 1,
-        Told::Back { is_recovered: false } => counts.afresh += 1,
+        Told::Back { is_recovered } => {
+            counts.note_back();
+            *(if is_recovered { &mut counts.recovered } else { &mut counts.afresh }) += 1;
+        }
         Told::Ended => bail!("a watching process ended"),
     }
     Ok(())
@@ -334,6 +368,10 @@ struct Breaking {
     next_kill: Instant,
     next_cut: Instant,
     victim: usize,
+    /// Whether they may leave in good order.
+    stops: bool,
+    /// Who is told to stop, and has not ended yet.
+    is_stopping: Option<usize>,
     /// Who is away, and until when.
     is_away: Option<(usize, Instant)>,
 }
@@ -350,6 +388,8 @@ impl Breaking {
             next_kill: now + kill_every,
             next_cut: now + cut_every,
             victim: 0,
+            stops: args.stop,
+            is_stopping: None,
             is_away: None,
         }
     }
@@ -366,10 +406,20 @@ impl Breaking {
                 nodes[nth].begin()?;
                 self.is_away = None;
             }
+        } else if let Some(nth) = self.is_stopping {
+            if nodes[nth].has_ended() {
+                nodes[nth].kill();
+                (self.is_stopping, self.is_away) = (None, Some((nth, now + self.away)));
+            }
         } else if !self.kill_every.is_zero() && now >= self.next_kill {
-            nodes[self.victim].kill();
+            if self.stops {
+                nodes[self.victim].stop()?;
+                self.is_stopping = Some(self.victim);
+            } else {
+                nodes[self.victim].kill();
+                self.is_away = Some((self.victim, now + self.away));
+            }
             counts.kills += 1;
-            self.is_away = Some((self.victim, now + self.away));
             self.victim = (self.victim + 1) % nodes.len();
             self.next_kill = now + self.kill_every;
         }
@@ -377,7 +427,8 @@ impl Breaking {
             counts.cuts += redis.cut_subscribers()?;
             self.next_cut = now + self.cut_every;
         }
-        match nodes.iter_mut().find_map(|node| node.has_ended().then_some(node.address)) {
+        let mut others = nodes.iter_mut().enumerate().filter(|(nth, _)| self.is_stopping != Some(*nth));
+        match others.find_map(|(_, node)| node.has_ended().then_some(node.address)) {
             Some(address) => bail!("the server at {address} ended by itself"),
             None => Ok(()),
         }
@@ -385,6 +436,13 @@ impl Breaking {
 
     /// Whoever is away begins again.
     fn mend(&mut self, nodes: &mut [Node]) -> anyhow::Result<()> {
+        if let Some(nth) = self.is_stopping.take() {
+            while !nodes[nth].has_ended() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            nodes[nth].kill();
+            nodes[nth].begin()?;
+        }
         self.is_away.take().map_or(Ok(()), |(nth, _)| nodes[nth].begin())
     }
 }
@@ -414,7 +472,7 @@ fn report(args: &Args, counts: &Counts, ledger: Ledger) -> anyhow::Result<bool> 
     let figures = json!({
         "nodes": args.nodes, "clients": args.clients, "stock": args.stock, "rooms": args.rooms,
         "seconds": args.seconds, "published": counts.published, "retries": counts.retries, "seen": sights,
-        "drops": counts.drops, "recovered": counts.recovered, "afresh": counts.afresh, "kills": counts.kills,
+        "drops": counts.drops, "recovered": counts.recovered, "afresh": counts.afresh, "back_per_sec_max": counts.back_max, "kills": counts.kills,
         "cuts": counts.cuts,
         "delay_ms": { "p50": quantile(&counts.delays, 0.5), "p99": quantile(&counts.delays, 0.99),
                       "max": counts.delays.keys().next_back() },

@@ -1,7 +1,8 @@
 //! Watches rooms of several servers with many sockets that lose their connections, come back at any of the servers, and tell
 //! what they see: one JSON object a line. What `cargo xtask cluster` starts; it ends when its input does.
 //!
-//! Arguments: sockets, the number of the first, seconds between losses, servers, rooms. Each socket has a relay of its own,
+//! Arguments: sockets, the number of the first, seconds between losses, servers, rooms, and how many of these each socket
+//! watches. Each socket has a relay of its own,
 //! which takes it to another server each time, and which can be cut.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ const JOIN_LIMIT: Duration = Duration::from_secs(20);
 struct Plan {
     servers: Vec<SocketAddr>,
     rooms: Vec<String>,
+    rooms_each: usize,
     drop_every: Duration,
     next_server: AtomicUsize,
     lines: mpsc::UnboundedSender<Value>,
@@ -39,13 +41,14 @@ struct Progress {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [count, first, drop_every, servers, rooms] = &arguments[..] else {
-        return Err("watch_rooms SOCKETS FIRST SECONDS SERVER,… ROOM,…".into());
+    let [count, first, drop_every, servers, rooms, rooms_each] = &arguments[..] else {
+        return Err("watch_rooms SOCKETS FIRST SECONDS SERVER,… ROOM,… ROOMS-EACH".into());
     };
     let (tell, mut lines) = mpsc::unbounded_channel();
     let plan = Arc::new(Plan {
         servers: servers.split(',').map(str::parse).collect::<Result<_, _>>()?,
         rooms: rooms.split(',').map(str::to_owned).collect(),
+        rooms_each: rooms_each.parse()?,
         drop_every: Duration::from_secs(drop_every.parse()?),
         next_server: AtomicUsize::new(0),
         lines: tell,
@@ -75,6 +78,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 impl Plan {
+    /// The rooms that a socket watches.
+    fn rooms_of(&self, number: u32) -> impl Iterator<Item = String> {
+        let first = number as usize * self.rooms_each;
+        (0..self.rooms_each).map(move |nth| self.rooms[(first + nth) % self.rooms.len()].clone())
+    }
+
     fn tell(&self, told: &str, watcher: u32, mut more: Value) {
         more["told"] = told.into();
         more["watcher"] = watcher.into();
@@ -154,7 +163,7 @@ async fn watch_on(number: u32, plan: &Arc<Plan>) -> Result<(), Box<dyn std::erro
                     plan.tell("back", number, json!({ "recovered": is_recovered }));
                 }
                 if !is_recovered {
-                    lock(&progress).pending = plan.rooms.iter().cloned().collect();
+                    lock(&progress).pending = plan.rooms_of(number).collect();
                 }
                 let joining = Joining { number, connection: connection.clone(), is: connections };
                 tokio::spawn(join(joining, plan.clone(), client.emitter(), progress.clone()));

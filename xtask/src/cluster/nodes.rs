@@ -88,6 +88,7 @@ pub(crate) struct Node {
     program: PathBuf,
     folder: PathBuf,
     redis: Option<String>,
+    drain_rate: u32,
     pub(crate) address: SocketAddr,
     process: Option<Running>,
 }
@@ -97,11 +98,28 @@ impl Node {
     ///
     /// # Errors
     /// The environment's: it does not begin.
-    pub(crate) fn start(program: &Path, folder: PathBuf, redis: Option<String>) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        program: &Path,
+        folder: PathBuf,
+        redis: Option<String>,
+        drain_rate: u32,
+    ) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let mut node = Self { program: program.to_owned(), folder, redis, address, process: None };
+        let mut node =
+            Self { program: program.to_owned(), folder, redis, drain_rate, address, process: None };
         node.begin()?;
         Ok(node)
+    }
+
+    /// Tells it to leave in good order.
+    ///
+    /// # Errors
+    /// The environment's: it does not run, or cannot be told.
+    pub(crate) fn stop(&self) -> anyhow::Result<()> {
+        let process = self.process.as_ref().context("a server that does not run cannot be stopped")?;
+        let status = Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status()?;
+        ensure!(status.success(), "{} cannot be told to stop", self.address);
+        Ok(())
     }
 
     /// Ends it as a power cut would.
@@ -126,6 +144,7 @@ impl Node {
         for limit in ["commands_per_socket", "commands_per_user", "handshakes_per_address"] {
             command.arg("--set").arg(format!("limits.{limit}=0"));
         }
+        command.arg("--set").arg(format!("server.drain_rate={}", self.drain_rate));
         command.env("FANFARE_DATA_DIR", &self.folder).env_remove("REDIS_URL");
         if let Some(redis) = &self.redis {
             command.env("REDIS_URL", redis);
