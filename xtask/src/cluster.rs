@@ -34,6 +34,8 @@ const SETTLED_AFTER: Duration = Duration::from_secs(60);
 const FIRST: usize = 1_000_000_000;
 /// Time in which all watchers must have joined.
 const JOIN_LIMIT: Duration = Duration::from_secs(180);
+/// Watchers of ours in one process: each takes some seven descriptors.
+const WATCHERS_MAX: u32 = 2_000;
 /// Between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -179,9 +181,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let (tell, told) = channel();
     let mut watching = Vec::new();
     if let Some(program) = ours {
-        let command = &mut Command::new(program);
-        watching
-            .push(Watchers::start(watch(command, args.clients, 0, args, &addresses, &rooms), tell.clone())?);
+        for first in (0..args.clients).step_by(WATCHERS_MAX as usize) {
+            let (command, count) = (&mut Command::new(&program), WATCHERS_MAX.min(args.clients - first));
+            watching
+                .push(Watchers::start(watch(command, count, first, args, &addresses, &rooms), tell.clone())?);
+        }
     }
     if args.stock > 0 {
         let command = &mut Command::new("node");
