@@ -1,6 +1,6 @@
 //! Several nodes behind a load balancer that knows nothing of sessions: whichever gets a request passes it on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,19 +63,17 @@ impl Nodes {
         format!("http://{}", self.balancer.address())
     }
 
-    /// So many clients that each node has one, with the numbers of their nodes.
+    /// A client of each node, with the node's number. Who comes through the balancer after them comes to any node.
     async fn clients_everywhere(&self, transports: Transports) -> Vec<(Client, u16)> {
+        let publics: Vec<_> = self.nodes.iter().map(|node| node.public.as_ref().unwrap().address()).collect();
         let mut clients = Vec::new();
-        let mut homes = BTreeSet::new();
-        while homes.len() < self.nodes.len() {
-            assert!(clients.len() < 100, "the balancer takes turns");
-            // One more, lest all clients take the same number of connections and so come to the same node.
-            drop(TcpStream::connect(self.balancer.address()).await.unwrap());
+        for (number, public) in (1..).zip(&publics) {
+            self.balancer.set_targets([*public]);
             let client = connect_with(&self.url(), by(transports)).await;
-            let home = node_of(&client).await;
-            homes.insert(home);
-            clients.push((client, home));
+            assert_eq!(node_of(&client).await, number);
+            clients.push((client, number));
         }
+        self.balancer.set_targets(publics);
         clients
     }
 
