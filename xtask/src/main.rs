@@ -8,6 +8,7 @@ mod bench;
 mod cluster;
 mod deny;
 mod features;
+mod harness;
 mod layers;
 mod project;
 mod suite;
