@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bus::{Bus, Channel, Message, NodeInfo};
+use bus::{Bus, BusHealth, Channel, Message, NodeInfo};
 use engine::Sid;
 use hub::event::Audience;
 use hub::room::RoomName;
@@ -153,10 +153,10 @@ impl Cluster {
     pub(crate) fn check(&self) -> Value {
         let health = self.bus.health();
         let nodes: Vec<Value> = self.bus.nodes().iter().map(node_json).collect();
-        let counts = health.counts;
+        let (counts, complaint) = (health.counts, complaint_of(&health));
         json!({
-            "status": if self.deaf().is_some() { "deaf" } else { "ok" },
-            "complaint": self.deaf(),
+            "status": if complaint.is_some() { "deaf" } else { "ok" },
+            "complaint": complaint,
             "node": self.node(),
             "nodes": nodes,
             "rooms_heard": self.wanted().len(),
@@ -175,11 +175,7 @@ impl Cluster {
 
     /// Why the other nodes are not heard; `None` if they are.
     pub(crate) fn deaf(&self) -> Option<String> {
-        let health = self.bus.health();
-        if health.is_superseded {
-            return Some("another process has this node's number: it must be started anew".to_owned());
-        }
-        health.deaf.map(|deaf| format!("{}, for {} s", deaf.why, deaf.age.as_secs()))
+        complaint_of(&self.bus.health())
     }
 
     /// Hears no longer of rooms that have had nobody for a while. `is_watched`: whether there may be somebody.
@@ -218,6 +214,13 @@ fn channel_of(room: &RoomName) -> Channel {
         Some(_) => Channel::Everyone(Audience::Rooms),
         None => Channel::Room(room.clone()),
     }
+}
+
+fn complaint_of(health: &BusHealth) -> Option<String> {
+    if health.is_superseded {
+        return Some("another process has this node's number: it must be started anew".to_owned());
+    }
+    health.deaf.as_ref().map(|deaf| format!("{}, for {} s", deaf.why, deaf.age.as_secs()))
 }
 
 fn node_json(node: &NodeInfo) -> Value {

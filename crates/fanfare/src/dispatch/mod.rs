@@ -15,6 +15,7 @@ mod ids;
 mod lane;
 mod mirroring;
 mod outlet;
+mod plan;
 mod recent;
 mod records;
 mod turn;
