@@ -1,12 +1,17 @@
-//! Owns the questions that are open: to which request which answers have come, and how many are still to come. Does not send anything. Invariant: a
-//! question is forgotten as soon as nobody waits for it any more.
+//! Owns the questions that are open: to which request which answers have come, and how many are still to come. Does not
+//! send anything. Invariant: a question is forgotten as soon as nobody waits for it any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::message::Reply;
+
+/// Replies to one question that may wait to be taken; the newest are dropped. 10,000, as many as messages may wait: whoever
+/// asked takes them as they come.
+const REPLIES_MAX: usize = 10_000;
 
 /// What several servers answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,32 +57,31 @@ impl Servers {
 
 /// Open questions.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Questions(Arc<Mutex<HashMap<String, UnboundedSender<Reply>>>>);
+pub(crate) struct Questions(Arc<Mutex<HashMap<String, Sender<Reply>>>>);
 
 /// One of them; it ends with this.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) request: String,
-    pub(crate) replies: UnboundedReceiver<Reply>,
+    pub(crate) replies: Receiver<Reply>,
     all: Questions,
 }
 
 impl Questions {
     pub(crate) fn open(&self, request: String) -> Question {
-        let (to, replies) = unbounded_channel();
+        let (to, replies) = channel(REPLIES_MAX);
         self.lock().insert(request.clone(), to);
         Question { request, replies, all: self.clone() }
     }
 
-    /// Hands a reply to whoever waits for it.
-    pub(crate) fn answer(&self, request: &str, reply: Reply) {
-        if let Some(to) = self.lock().get(request) {
-            // Whoever asked may just have given up.
-            let _ = to.send(reply);
-        }
+    /// Hands a reply to whoever waits for it, if somebody does. `false`: there was no room.
+    pub(crate) fn answer(&self, request: &str, reply: Reply) -> bool {
+        let Some(to) = self.lock().get(request).cloned() else { return true };
+        // Whoever asked may just have given up.
+        !matches!(to.try_send(reply), Err(TrySendError::Full(_)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, UnboundedSender<Reply>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Sender<Reply>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,11 +100,14 @@ mod tests {
     fn a_question_hears_its_answers_and_is_forgotten() {
         let questions = Questions::default();
         let mut question = questions.open("q".into());
-        questions.answer("q", Reply::Count(1));
-        questions.answer("other", Reply::Count(2));
+        assert!(questions.answer("q", Reply::Count(1)) && questions.answer("other", Reply::Count(2)));
         assert_eq!(question.replies.try_recv(), Ok(Reply::Count(1)));
         assert!(question.replies.try_recv().is_err());
+        for _ in 0..REPLIES_MAX {
+            assert!(questions.answer("q", Reply::Count(3)));
+        }
+        assert!(!questions.answer("q", Reply::Count(4)), "there is a bound");
         drop(question);
-        assert!(questions.lock().is_empty());
+        assert!(questions.lock().is_empty() && questions.answer("q", Reply::Count(5)));
     }
 }

@@ -1,6 +1,6 @@
 //! Owns msgpack as Node's libraries write it: `notepack` 3, and what older versions of it meant by extension 0. Does not
-//! know messages. Invariant: whatever the bytes, reading them neither panics nor takes more memory than a small multiple
-//! of them.
+//! know messages. Invariant: whatever the bytes, reading them neither panics nor takes more memory than some hundred times
+//! theirs, which is what a list of nothing but nulls takes.
 
 use bytes::Bytes;
 
@@ -8,6 +8,10 @@ use crate::value::{DEPTH_MAX, Data};
 
 /// Milliseconds from `0001-01-01` to `9999-12-31`, around 1970: what can be written as RFC 3339.
 const MOMENT_MS: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
+/// Items that a list or map has room for before they are read; beyond that it grows as they come. Lists are within lists, so a
+/// message that promises more than it has makes us reserve this many on each level.
+const RESERVED_MAX: usize = 64;
 
 /// Reads one value that takes all of the bytes.
 ///
@@ -111,8 +115,7 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self, len: usize, depth: usize) -> Result<Data, String> {
         let depth = deeper(depth)?;
-        // Each item takes a byte at least, so nobody makes us reserve what has not come.
-        let mut items = Vec::with_capacity(len.min(self.rest.len()));
+        let mut items = Vec::with_capacity(len.min(RESERVED_MAX));
         for _ in 0..len {
             items.push(self.value(depth)?);
         }
@@ -121,13 +124,9 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self, len: usize, depth: usize) -> Result<Data, String> {
         let depth = deeper(depth)?;
-        let mut entries = Vec::with_capacity(len.min(self.rest.len() / 2));
+        let mut entries = Vec::with_capacity(len.min(RESERVED_MAX));
         for _ in 0..len {
-            let key = match self.value(depth)? {
-                Data::Text(text) => text,
-                other => other.to_json().to_string(),
-            };
-            entries.push((key, self.value(depth)?));
+            entries.push((key(self.value(depth)?)?, self.value(depth)?));
         }
         Ok(Data::Map(entries))
     }
@@ -142,6 +141,18 @@ impl<'a> Reader<'a> {
             (0, 8) => moment(i64::from_be_bytes(body.try_into().map_err(|_| "cut".to_owned())?)),
             _ => Data::Bytes(Bytes::copy_from_slice(body)),
         })
+    }
+}
+
+/// The name of an entry. JavaScript has texts only; numbers and the like are named as it would.
+fn key(data: Data) -> Result<String, String> {
+    match data {
+        Data::Text(text) => Ok(text),
+        Data::Null | Data::Bool(_) | Data::Int(_) | Data::UInt(_) | Data::Float(_) => {
+            Ok(data.to_json().to_string())
+        }
+        // A map as the name of an entry of a map that is a name, and so on: each level would double its quotes.
+        Data::Bytes(_) | Data::List(_) | Data::Map(_) => Err("a key that is no text".to_owned()),
     }
 }
 
@@ -265,5 +276,24 @@ mod tests {
         assert!(decode(&[0xdd, 0xff, 0xff, 0xff, 0xff]).is_err());
         assert!(decode(&[0x01, 0x02]).is_err());
         assert!(decode(&vec![0x91; 100_000]).is_err());
+    }
+
+    #[test]
+    fn keys_are_texts_or_what_javascript_makes_texts_of() {
+        let read = |key: &[u8]| match decode(&[&[0x81][..], key, &[0xc0]].concat())? {
+            Data::Map(entries) => Ok(entries[0].0.clone()),
+            other => Err(format!("{other:?}")),
+        };
+        assert_eq!(read(&[0xa1, b'k']).as_deref(), Ok("k"));
+        assert_eq!(
+            [read(&[7]), read(&[0xc2]), read(&[0xc0])],
+            ["7", "false", "null"].map(|key| Ok(key.into()))
+        );
+        for bad in [&[0x90][..], &[0x80], &[0xc4, 0]] {
+            assert_eq!(read(bad), Err("a key that is no text".into()));
+        }
+        // Sixty levels of names: two to the sixtieth quotes if they were taken.
+        let bomb = [vec![0x81; 60], vec![0xc0; 61]].concat();
+        assert!(decode(&bomb).is_err());
     }
 }

@@ -40,6 +40,9 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(250), Duration::f
 /// How long acks are waited for that nobody has set a time for.
 const ACK_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long they are waited for at the most, whatever others set: so long they take one of [`WORK_MAX`] places.
+const ACK_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
 /// How to be a peer.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -355,7 +358,11 @@ impl Shared {
     /// Does what a message asks for: at once and in order what changes something, beside it what is a question.
     pub(crate) async fn handle(self: &Arc<Self>, incoming: Incoming) {
         match incoming {
-            Incoming::Answer(answer) => self.questions.answer(&answer.request, answer.reply),
+            Incoming::Answer(answer) => {
+                if !self.questions.answer(&answer.request, answer.reply) {
+                    Counts::add(&self.counts.dropped);
+                }
+            }
             Incoming::Python(said) => self.handle_python(said).await,
             Incoming::Ask(letter) => match letter.uid.as_deref() {
                 Some(uid) if uid == self.uid => {}
@@ -436,7 +443,7 @@ impl Shared {
                 self.reply(letter, request, Reply::Value(value));
             }
             Ask::Broadcast { args, opts, request: Some(request) } => {
-                let timeout = opts.timeout_ms.map_or(ACK_TIMEOUT, Duration::from_millis);
+                let timeout = opts.timeout_ms.map_or(ACK_TIMEOUT, Duration::from_millis).min(ACK_TIMEOUT_MAX);
                 let (to, mut news) = mpsc::unbounded_channel();
                 let sending = self.local.broadcast_with_acks(namespace, opts, args, timeout, to);
                 let telling = async {

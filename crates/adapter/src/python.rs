@@ -121,9 +121,9 @@ fn rooms(value: Option<&Value>) -> Vec<String> {
 
 /// The arguments of an event: a list; other things are one argument, as of versions that wrote them so. `[null]` is none.
 fn arguments(data: Value, is_binary: bool) -> Result<Vec<Data>, String> {
-    let (data, attachments) = match data {
+    let (data, mut attachments) = match data {
         Value::Array(mut parts) if is_binary && !parts.is_empty() => {
-            let attachments: Result<Vec<Bytes>, String> = parts.split_off(1).iter().map(attachment).collect();
+            let attachments: Result<Vec<_>, String> = parts.split_off(1).iter().map(attachment).collect();
             (parts.pop().unwrap_or_default(), attachments?)
         }
         _ if is_binary => return Err("binary, but without attachments".to_owned()),
@@ -134,25 +134,26 @@ fn arguments(data: Value, is_binary: bool) -> Result<Vec<Data>, String> {
         Value::Array(args) => args,
         other => vec![other],
     };
-    args.into_iter().map(|arg| fill(arg, &attachments, 0)).collect()
+    args.into_iter().map(|arg| fill(arg, &mut attachments, 0)).collect()
 }
 
-fn attachment(value: &Value) -> Result<Bytes, String> {
+fn attachment(value: &Value) -> Result<Option<Bytes>, String> {
     let bytes = value.as_str().and_then(|text| STANDARD.decode(text).ok());
-    bytes.map(Bytes::from).ok_or_else(|| "an attachment is no base64".to_owned())
+    bytes.map(|bytes| Some(Bytes::from(bytes))).ok_or_else(|| "an attachment is no base64".to_owned())
 }
 
-/// Puts attachments where their placeholders are.
-fn fill(value: Value, attachments: &[Bytes], depth: usize) -> Result<Data, String> {
+/// Puts attachments where their placeholders are, each once: who names a large one a thousand times would make it a
+/// thousand times as large for whoever writes it.
+fn fill(value: Value, attachments: &mut [Option<Bytes>], depth: usize) -> Result<Data, String> {
     if depth > DEPTH_MAX {
         return Err(format!("nested deeper than {DEPTH_MAX} levels"));
     }
-    let deeper = |value| fill(value, attachments, depth + 1);
+    let mut deeper = |value| fill(value, attachments, depth + 1);
     Ok(match value {
         Value::Object(object) if object.get("_placeholder") == Some(&Value::Bool(true)) => {
             let number = object.get("num").and_then(Value::as_u64).and_then(|num| usize::try_from(num).ok());
-            let bytes = number.and_then(|number| attachments.get(number));
-            Data::Bytes(bytes.ok_or("a placeholder names no attachment")?.clone())
+            let bytes = number.and_then(|number| attachments.get_mut(number)?.take());
+            Data::Bytes(bytes.ok_or("a placeholder names no attachment, or one that another has named")?)
         }
         Value::Object(object) => {
             let entry = |(key, value)| Ok((key, deeper(value)?));

@@ -109,7 +109,7 @@ fn hearing(
             return;
         }
         let bytes = came.body.len();
-        let is_full = waiting.bytes.fetch_add(bytes, Ordering::Relaxed) > INBOX_BYTES_MAX;
+        let is_full = waiting.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > INBOX_BYTES_MAX;
         waiting.changes.fetch_add(changes, Ordering::Release);
         if is_full || to.try_send(News::Came(came)).is_err() {
             waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //! not know who reads the feed. Invariant: a mark is published after everybody who is told of its return has asked.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -83,10 +84,11 @@ impl Fences {
                 state.stage = Stage::Publishing(fence);
                 (std::mem::take(&mut state.waiting), state.number)
             };
+            let begun = Instant::now();
             let how = self.send(shared, number, passing).await;
             self.lock().stage = Stage::Idle;
             if how.is_ok() {
-                shared.status.pass();
+                shared.status.pass(begun.elapsed());
             }
             for answer in waiting {
                 // Whoever no longer waits need not be told.

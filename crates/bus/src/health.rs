@@ -14,6 +14,8 @@ pub struct BusHealth {
     pub deaf: Option<Deaf>,
     /// How long ago the last fence has passed; `None` if none has yet.
     pub canary_age: Option<Duration>,
+    /// How long it took: to be published, to come back, and until the reader of the feed had dealt with everything before it.
+    pub canary_trip: Option<Duration>,
     /// Whether somebody else has this node's number, so that it must start anew.
     pub is_superseded: bool,
     /// Live nodes, this one included.
@@ -111,7 +113,8 @@ pub(crate) struct Status(Mutex<State>);
 struct State {
     is_connected: bool,
     deaf: Option<(Instant, DeafCause)>,
-    passed: Option<Instant>,
+    /// When the last mark passed, and how long it took.
+    passed: Option<(Instant, Duration)>,
     is_superseded: bool,
 }
 
@@ -135,10 +138,10 @@ impl Status {
         state.deaf = Some((since.unwrap_or_else(Instant::now), why));
     }
 
-    /// A mark has passed.
-    pub(crate) fn pass(&self) {
+    /// A mark has passed, and took as long.
+    pub(crate) fn pass(&self, trip: Duration) {
         let mut state = self.lock();
-        state.passed = Some(Instant::now());
+        state.passed = Some((Instant::now(), trip));
         // One that had come before a cut says nothing of what comes after.
         if state.is_connected
             && let Some((since, _)) = state.deaf.take()
@@ -156,7 +159,8 @@ impl Status {
         BusHealth {
             is_connected: state.is_connected,
             deaf: state.deaf.clone().map(|(since, why)| Deaf { age: since.elapsed(), why }),
-            canary_age: state.passed.map(|at| at.elapsed()),
+            canary_age: state.passed.map(|(at, _)| at.elapsed()),
+            canary_trip: state.passed.map(|(_, trip)| trip),
             is_superseded: state.is_superseded,
             nodes,
             counts: tally.counts(),

@@ -132,7 +132,7 @@ impl Filters {
     }
 
     /// The engine's rooms in which the members of `rooms` are who want this event, room by room.
-    pub(crate) fn reach<'a>(&self, event: &Event, rooms: &'a [RoomName]) -> Vec<Vec<Cow<'a, str>>> {
+    pub(crate) fn reach<'a>(&self, event: &Event, rooms: &[&'a RoomName]) -> Vec<Vec<Cow<'a, str>>> {
         let mut data = None;
         let of_room = |room: &'a RoomName| {
             let channels = self.of(room).into_iter();
@@ -141,7 +141,7 @@ impl Filters {
             let names = wanting.map(|channel| Cow::Owned(channel.name.to_string()));
             std::iter::once(Cow::Borrowed(room.as_str())).chain(names).collect()
         };
-        rooms.iter().map(of_room).collect()
+        rooms.iter().copied().map(of_room).collect()
     }
 
     /// The engine's rooms in which the members of these rooms are.
@@ -214,7 +214,8 @@ mod tests {
         let elsewhere = filters.open(&other, &json!({ "status": "error" })).unwrap();
         assert_ne!(failed.name(), elsewhere.name());
         assert_eq!((room_of(failed.name()), room_of("tasks")), ("tasks", "tasks"));
-        let rooms = [tasks, room("third")];
+        let third = room("third");
+        let rooms = [&tasks, &third];
         for (data, watchers) in [
             (json!({}), vec!["tasks"]),
             (json!({ "status": "error" }), vec!["tasks", failed.name()]),

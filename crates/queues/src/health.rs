@@ -24,6 +24,8 @@ pub struct Health {
     pub ignored: AtomicU64,
     /// Of those, put among the dead, or rejected where there is no such queue.
     pub dead: AtomicU64,
+    /// Messages that came faster than they could be kept, and are lost: only where whoever sends them does not hold them.
+    pub dropped: AtomicU64,
     /// Times that a message was tried again.
     pub retried: AtomicU64,
     /// Canaries that were sent.
@@ -67,6 +69,8 @@ pub struct Report {
     pub ignored: u64,
     /// Of those, dead.
     pub dead: u64,
+    /// Messages that came faster than they could be kept, and are lost.
+    pub dropped: u64,
     /// Times that a message was tried again.
     pub retried: u64,
     /// Messages that are taken and not acknowledged.
@@ -91,6 +95,7 @@ impl Health {
             repeated: AtomicU64::new(0),
             ignored: AtomicU64::new(0),
             dead: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             canaries_sent: AtomicU64::new(0),
             canaries_heard: AtomicU64::new(0),
@@ -119,6 +124,7 @@ impl Health {
             repeated: count(&self.repeated),
             ignored: count(&self.ignored),
             dead: count(&self.dead),
+            dropped: count(&self.dropped),
             retried: count(&self.retried),
             underway: count(&self.underway),
             canaries_sent: count(&self.canaries_sent),

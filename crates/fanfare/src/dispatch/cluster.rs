@@ -2,10 +2,11 @@
 //! tells the others. Does not send anything to sockets. Invariant: a room is heard before anybody reads its log to join.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bus::{Bus, Channel, Message, NodeInfo};
+use bus::{Bus, BusHealth, Channel, Message, NodeInfo};
 use engine::Sid;
 use hub::event::Audience;
 use hub::room::RoomName;
@@ -39,11 +40,45 @@ pub(crate) struct Cluster {
     errands: mpsc::Sender<Errand>,
     /// The rooms that are heard, and when somebody last wanted them.
     wanted: Mutex<HashMap<RoomName, Instant>>,
+    pub(super) repairs: Repairs,
+}
+
+/// What was made up for after something had not been heard, as it is counted.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    /// How often.
+    pub(super) count: AtomicU64,
+    /// Events that were read from the store then.
+    pub(super) events: AtomicU64,
+    /// Rooms of which something was gone, so that their members had to begin anew.
+    pub(super) rooms_lost: AtomicU64,
+}
+
+/// How it is with the other nodes, in numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    /// As the bus sees it.
+    pub(crate) health: BusHealth,
+    /// Rooms that are heard.
+    pub(crate) rooms_heard: usize,
+    /// How often was made up for what had not been heard.
+    pub(crate) repairs: u64,
+    /// Events that were read from the store then.
+    pub(crate) repaired_events: u64,
+    /// Rooms of which something was gone then.
+    pub(crate) rooms_lost: u64,
+}
+
+impl Figures {
+    /// Why the other nodes are not heard; `None` if they are.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        complaint_of(&self.health)
+    }
 }
 
 impl Cluster {
     pub(super) fn new(bus: Bus, errands: mpsc::Sender<Errand>) -> Self {
-        Self { bus, errands, wanted: Mutex::default() }
+        Self { bus, errands, wanted: Mutex::default(), repairs: Repairs::default() }
     }
 
     /// Hears from now on what is for everybody.
@@ -149,18 +184,33 @@ impl Cluster {
         }
     }
 
-    /// How it is with the other nodes, as `/health` and `/stats` tell it.
+    /// How it is with the other nodes, in numbers.
+    pub(crate) fn figures(&self) -> Figures {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Figures {
+            health: self.bus.health(),
+            rooms_heard: self.wanted().len(),
+            repairs: count(&self.repairs.count),
+            repaired_events: count(&self.repairs.events),
+            rooms_lost: count(&self.repairs.rooms_lost),
+        }
+    }
+
+    /// The same as `/health` and `/stats` tell it, and who the others are.
     pub(crate) fn check(&self) -> Value {
-        let health = self.bus.health();
+        let figures = self.figures();
         let nodes: Vec<Value> = self.bus.nodes().iter().map(node_json).collect();
-        let counts = health.counts;
+        let (counts, complaint) = (figures.health.counts, figures.complaint());
+        let millis =
+            |span: Option<Duration>| span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
         json!({
-            "status": if self.deaf().is_some() { "deaf" } else { "ok" },
-            "complaint": self.deaf(),
+            "status": if complaint.is_some() { "deaf" } else { "ok" },
+            "complaint": complaint,
             "node": self.node(),
             "nodes": nodes,
-            "rooms_heard": self.wanted().len(),
-            "canary_age_ms": health.canary_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            "rooms_heard": figures.rooms_heard,
+            "canary_age_ms": millis(figures.health.canary_age),
+            "canary_trip_ms": millis(figures.health.canary_trip),
             "messages": {
                 "in": counts.messages_in,
                 "out": counts.messages_out,
@@ -168,6 +218,11 @@ impl Cluster {
                 "undecodable": counts.undecodable,
             },
             "cuts": counts.cuts,
+            "repairs": {
+                "count": figures.repairs,
+                "events": figures.repaired_events,
+                "rooms_lost": figures.rooms_lost,
+            },
             "overflows": counts.overflows,
             "requests_dropped": counts.requests_dropped,
         })
@@ -175,11 +230,7 @@ impl Cluster {
 
     /// Why the other nodes are not heard; `None` if they are.
     pub(crate) fn deaf(&self) -> Option<String> {
-        let health = self.bus.health();
-        if health.is_superseded {
-            return Some("another process has this node's number: it must be started anew".to_owned());
-        }
-        health.deaf.map(|deaf| format!("{}, for {} s", deaf.why, deaf.age.as_secs()))
+        complaint_of(&self.bus.health())
     }
 
     /// Hears no longer of rooms that have had nobody for a while. `is_watched`: whether there may be somebody.
@@ -218,6 +269,13 @@ fn channel_of(room: &RoomName) -> Channel {
         Some(_) => Channel::Everyone(Audience::Rooms),
         None => Channel::Room(room.clone()),
     }
+}
+
+fn complaint_of(health: &BusHealth) -> Option<String> {
+    if health.is_superseded {
+        return Some("another process has this node's number: it must be started anew".to_owned());
+    }
+    health.deaf.as_ref().map(|deaf| format!("{}, for {} s", deaf.why, deaf.age.as_secs()))
 }
 
 fn node_json(node: &NodeInfo) -> Value {

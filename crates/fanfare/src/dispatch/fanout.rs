@@ -1,12 +1,14 @@
 //! Owns how an event reaches the sockets: which namespaces, which rooms, and what each of them gets to read.
 //! Does not keep anything. Invariant: an event reaches one socket once, however many of its rooms it is in.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use engine::{Broadcaster, Server};
-use hub::event::{Audience, Event, Shape};
-use hub::room::{RoomKind, RoomName};
+use hub::event::{Audience, Event};
+use hub::room::RoomName;
 use hub::store::Placed;
 use serde_json::value::RawValue;
 
@@ -55,49 +57,47 @@ impl Delivery {
             None => self,
         }
     }
+
+    /// The namespaces of those who hear of it.
+    pub(super) fn namespaces(&self) -> &'static [&'static str] {
+        match self.audience {
+            Audience::Rooms => &ROOM_NAMESPACES,
+            Audience::Root => &["/"],
+            Audience::Ws => &["/ws"],
+            Audience::Logs => &["/logs"],
+            Audience::Admin => &["/admin"],
+        }
+    }
+
+    /// What is read of it as an event of the room `shown`, with its place there; or as one of none.
+    pub(super) fn argument(&self, shown: Option<&RoomName>) -> Cow<'_, RawValue> {
+        let placed = shown.and_then(|room| self.placed.iter().find(|placed| placed.room == *room));
+        self.event.argument(shown, placed.and_then(|placed| placed.position))
+    }
 }
 
 /// Sends an event to everyone it is for.
 pub(super) async fn send(server: &Server, filters: &Filters, delivery: &Delivery) {
-    let namespace = match delivery.audience {
-        Audience::Rooms => return send_to_rooms(server, filters, delivery).await,
-        Audience::Root => "/",
-        Audience::Ws => "/ws",
-        Audience::Logs => "/logs",
-        Audience::Admin => "/admin",
-    };
-    let everyone = flagged(server.of(namespace), filters, delivery).to(names(&delivery.rooms));
-    if everyone.is_wanted() {
-        emit(&everyone, &delivery.event, &delivery.event.argument(None, None)).await;
+    if delivery.audience == Audience::Rooms {
+        return send_to_rooms(server, filters, delivery).await;
+    }
+    for namespace in delivery.namespaces() {
+        let everyone = flagged(server.of(namespace), filters, delivery).to(names(&delivery.rooms));
+        if everyone.is_wanted() {
+            emit(&everyone, &delivery.event, &delivery.argument(None)).await;
+        }
     }
 }
 
 async fn send_to_rooms(server: &Server, filters: &Filters, delivery: &Delivery) {
+    let plan = delivery.plan();
     // Where the members of each room are that want it.
-    let reach = filters.reach(&delivery.event, &delivery.rooms);
-    if delivery.event.shape == Shape::Flat {
-        // All read the same.
-        let names: Vec<&str> = reach.iter().flatten().map(|name| &**name).collect();
-        return send_to_members(server, filters, delivery, &names, &[], None).await;
-    }
-    // The dashboard mirrors: it shows an event as the room has it where that belongs.
-    let (mirrors, mains): (Vec<_>, Vec<_>) = delivery
-        .rooms
-        .iter()
-        .zip(&reach)
-        .partition(|(room, _)| room.kind() == RoomKind::Dashboard && delivery.rooms.len() > 1);
-    let mut told: Vec<&str> = mirrors.iter().flat_map(|(_, names)| *names).map(|name| &**name).collect();
-    for (nth, (room, names)) in mains.into_iter().enumerate() {
-        let names = names.iter().map(|name| &**name);
-        if nth == 0 {
-            let members: Vec<&str> = names.clone().chain(told.iter().copied()).collect();
-            send_to_members(server, filters, delivery, &members, &[], Some(room)).await;
-        } else {
-            // Those who are in an earlier one, or in a mirror, have it already.
-            let members: Vec<&str> = names.clone().collect();
-            send_to_members(server, filters, delivery, &members, &told, Some(room)).await;
-        }
-        told.extend(names);
+    let reach = filters.reach(&delivery.event, &plan.rooms);
+    let members =
+        |rooms: Range<usize>| -> Vec<&str> { reach[rooms].iter().flatten().map(|name| &**name).collect() };
+    for step in plan.steps {
+        let (told, to) = (members(0..step.to.start), members(step.to));
+        send_to_members(server, filters, delivery, &to, &told, step.shown).await;
     }
 }
 
@@ -113,13 +113,11 @@ async fn send_to_members(
 ) {
     // Written for the first who wants it: most events of a busy server are for rooms that nobody watches.
     let mut argument = None;
-    for namespace in ROOM_NAMESPACES {
+    for namespace in delivery.namespaces() {
         if !rooms.iter().any(|room| server.has_members(namespace, room)) {
             continue;
         }
-        let placed = |room: &&RoomName| delivery.placed.iter().find(|placed| placed.room == **room);
-        let position = || shown.as_ref().and_then(placed).and_then(|placed| placed.position);
-        let argument = argument.get_or_insert_with(|| delivery.event.argument(shown, position()));
+        let argument = argument.get_or_insert_with(|| delivery.argument(shown));
         let members = flagged(server.of(namespace), filters, delivery).to(rooms).except(others);
         emit(&members, &delivery.event, argument).await;
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bus::{Feed, Message, News, NodeInfo};
@@ -15,7 +15,7 @@ use hub::store::{Kept, Placed};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::cluster::Errand;
+use super::cluster::{Cluster, Errand};
 use super::fanout::{Delivery, ROOM_NAMESPACES};
 use super::outlet::Outlet;
 
@@ -58,6 +58,7 @@ pub(crate) enum NodeNews {
 /// The task's state.
 pub(super) struct Hearing {
     pub(super) shared: Arc<Shared>,
+    pub(super) cluster: Arc<Cluster>,
     pub(super) outlet: Outlet,
     pub(super) feed: Feed,
     pub(super) errands: mpsc::Receiver<Errand>,
@@ -68,9 +69,8 @@ impl Hearing {
     /// Runs until the bus is closed.
     pub(super) async fn run(mut self) {
         let mut errands = Vec::new();
-        if let Some(cluster) = self.shared.cluster.clone() {
-            tokio::spawn(async move { cluster.hear_everyone().await });
-        }
+        let cluster = self.cluster.clone();
+        tokio::spawn(async move { cluster.hear_everyone().await });
         loop {
             tokio::select! {
                 news = self.feed.next() => match news {
@@ -136,27 +136,32 @@ impl Hearing {
 
     /// Sends what was missed while nothing was heard.
     async fn repair(&mut self) {
-        let Some(cluster) = self.shared.cluster.clone() else { return };
-        let (rooms, since) = (cluster.rooms(), self.sent_order());
-        let mut tries = 0_u32;
-        let missed = loop {
-            match self.shared.store.read_after_order(rooms.clone(), since, REPAIRED_MAX).await {
-                Ok(missed) => break missed,
-                Err(fault) => {
-                    // Nothing newer is sent meanwhile: the order is what everybody counts on.
-                    if tries == 0 {
-                        tracing::warn!(%fault, "what was missed cannot be read yet");
-                    }
-                    tries += 1;
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        };
-        let count = match missed {
+        let (rooms, since) = (self.cluster.rooms(), self.sent_order());
+        let count = match self.read_missed(&rooms, since, REPAIRED_MAX).await {
             Some(missed) => self.send_missed(missed).await,
             None => self.repair_each(&rooms, since).await,
         };
+        let repairs = &self.cluster.repairs;
+        add(&repairs.count, 1);
+        add(&repairs.events, count as u64);
         tracing::info!(events = count, rooms = rooms.len(), "heard from Redis again");
+    }
+
+    /// What rooms got after an order, however long it takes until the store can be read: nothing newer is sent meanwhile,
+    /// since the order is what everybody counts on. `None`: something is gone, or it is more than `max` events.
+    async fn read_missed(&self, rooms: &[RoomName], since: u64, max: usize) -> Option<Vec<Kept>> {
+        let mut is_complaining = false;
+        loop {
+            match self.shared.store.read_after_order(rooms.to_vec(), since, max).await {
+                Ok(missed) => return missed,
+                Err(fault) => {
+                    if !std::mem::replace(&mut is_complaining, true) {
+                        tracing::warn!(%fault, "what was missed cannot be read yet");
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
     }
 
     /// Sends what one read has found, each event once.
@@ -183,10 +188,11 @@ impl Hearing {
         let mut all = Vec::new();
         for room in rooms {
             let max = REPAIRED_MAX.saturating_sub(all.len());
-            match self.shared.store.read_after_order(vec![room.clone()], since, max).await {
-                Ok(Some(missed)) => all.extend(missed),
-                Ok(None) | Err(_) => {
+            match self.read_missed(std::slice::from_ref(room), since, max).await {
+                Some(missed) => all.extend(missed),
+                None => {
                     tracing::warn!(%room, "events are gone that this node did not hear; its members begin anew");
+                    add(&self.cluster.repairs.rooms_lost, 1);
                     self.cut_off(room).await;
                 }
             }
@@ -209,9 +215,12 @@ impl Hearing {
     }
 }
 
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
 /// Notes now and then how far everything has been heard. Never ends.
-pub(super) async fn note_heard(shared: Arc<Shared>) {
-    let Some(cluster) = shared.cluster.clone() else { return };
+pub(super) async fn note_heard(shared: Arc<Shared>, cluster: Arc<Cluster>) {
     let mut ticks = tokio::time::interval(HEARD_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -15,11 +15,12 @@ mod ids;
 mod lane;
 mod mirroring;
 mod outlet;
+mod plan;
 mod recent;
 mod records;
 mod turn;
 
-pub(crate) use cluster::Cluster;
+pub(crate) use cluster::{Cluster, Figures};
 pub(crate) use fanout::ROOM_NAMESPACES;
 pub(crate) use feed::NodeNews;
 pub(crate) use records::{due_rule, record_rule};
@@ -319,8 +320,11 @@ impl Dispatcher {
         let Terms { server, store, policies, filters, outbox_bytes_max, away_max, due_rules } = terms;
         let (operations, waiting) = mpsc::channel(OPERATIONS_MAX);
         let (errands, awaiting) = mpsc::channel(feed::ERRANDS_MAX);
-        let (cluster, feed) = match peers {
-            Some(Peers { bus, feed, on_news }) => (Some(Cluster::new(bus, errands)), Some((feed, on_news))),
+        let (cluster, heard) = match peers {
+            Some(Peers { bus, feed, on_news }) => {
+                let cluster = Arc::new(Cluster::new(bus, errands));
+                (Some(cluster.clone()), Some((cluster, feed, on_news)))
+            }
             None => (None, None),
         };
         let shared = Arc::new(Shared {
@@ -333,16 +337,17 @@ impl Dispatcher {
             sent_order: AtomicU64::new(0),
             is_failing: AtomicBool::new(false),
             due_rules,
-            cluster: cluster.map(Arc::new),
+            cluster,
             waiting: Mutex::default(),
             foreign: OnceLock::new(),
         });
         let outlet = Outlet::new(shared.clone());
-        let exit = match feed {
-            Some((feed, on_news)) => {
-                let hearing = Hearing { shared: shared.clone(), outlet, feed, errands: awaiting, on_news };
+        let exit = match heard {
+            Some((cluster, feed, on_news)) => {
+                tokio::spawn(feed::note_heard(shared.clone(), cluster.clone()));
+                let shared = shared.clone();
+                let hearing = Hearing { shared, cluster, outlet, feed, errands: awaiting, on_news };
                 tokio::spawn(hearing.run());
-                tokio::spawn(feed::note_heard(shared.clone()));
                 None
             }
             None => Some(outlet),

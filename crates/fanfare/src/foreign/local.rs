@@ -31,12 +31,12 @@ const PRIVATE_HEADERS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
 pub(super) struct Sockets {
     server: Server,
     hub: Arc<Hub>,
-    refused: Refused,
+    refused: Arc<Refused>,
 }
 
 impl Sockets {
-    pub(super) fn new(server: Server, hub: Arc<Hub>) -> Self {
-        Self { server, hub, refused: Refused::default() }
+    pub(super) fn new(server: Server, hub: Arc<Hub>, refused: Arc<Refused>) -> Self {
+        Self { server, hub, refused }
     }
 
     /// The engine's rooms in which the members of rooms are, those included who watch through a filter.

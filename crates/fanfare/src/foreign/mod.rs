@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use adapter::{Data, Opts, Peer, Report};
 use engine::Server;
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::realtime::Hub;
@@ -21,7 +22,23 @@ pub(crate) use config::AdapterConfig;
 
 /// The others, if there may be any. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Foreign(Option<Arc<Peer>>);
+pub(crate) struct Foreign(Option<Arc<Others>>);
+
+#[derive(Debug)]
+struct Others {
+    peer: Peer,
+    refused: Arc<Refused>,
+}
+
+/// How it is with the others.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ForeignReport {
+    /// The conversation.
+    #[serde(flatten)]
+    pub(crate) peer: Report,
+    /// Events of theirs that our sockets may not be sent: by their name, or because they are nested too deeply.
+    pub(crate) refused: u64,
+}
 
 /// To whom an event goes, in one namespace.
 #[derive(Clone, Copy, Debug)]
@@ -44,19 +61,23 @@ impl Foreign {
 
     /// Begins to be one of them, if that is configured.
     pub(crate) fn start(config: Option<&AdapterConfig>, server: &Server, hub: &Arc<Hub>) -> Self {
-        let sockets = |hub: &Arc<Hub>| Arc::new(Sockets::new(server.clone(), hub.clone()));
-        Self(config.map(|config| Arc::new(Peer::start(config.options.clone(), sockets(hub)))))
+        Self(config.map(|config| {
+            let refused = Arc::new(Refused::default());
+            let sockets = Arc::new(Sockets::new(server.clone(), hub.clone(), refused.clone()));
+            Arc::new(Others { peer: Peer::start(config.options.clone(), sockets), refused })
+        }))
     }
 
     /// Whether somebody of other making listens to a namespace: only then an event need be written for them.
     pub(crate) fn is_wanted(&self, namespace: &str) -> bool {
-        self.0.as_ref().is_some_and(|peer| peer.is_wanted(namespace))
+        self.0.as_ref().is_some_and(|others| others.peer.is_wanted(namespace))
     }
 
     /// Sends an event with one argument to their sockets, if there are any. To be called once for each event, on the
     /// server where it was published. Does not wait; what cannot be sent now is dropped and counted.
     pub(crate) fn mirror(&self, to: To<'_>, event: &str, argument: &RawValue) {
-        let Some(peer) = self.0.as_ref().filter(|peer| peer.is_wanted(to.namespace)) else { return };
+        let peer = self.0.as_ref().map(|others| &others.peer);
+        let Some(peer) = peer.filter(|peer| peer.is_wanted(to.namespace)) else { return };
         let argument = match Data::parse(argument.get().as_bytes()) {
             Ok(argument) => argument,
             Err(why) => return tracing::warn!(event, why, "an event is not for other servers"),
@@ -68,19 +89,23 @@ impl Foreign {
     }
 
     /// How it is doing; `None` if there may be no others.
-    pub(crate) fn report(&self) -> Option<Report> {
-        self.0.as_ref().map(|peer| peer.report())
+    pub(crate) fn report(&self) -> Option<ForeignReport> {
+        let report = |others: &Arc<Others>| ForeignReport {
+            peer: others.peer.report(),
+            refused: others.refused.0.load(Ordering::Relaxed),
+        };
+        self.0.as_ref().map(report)
     }
 
     /// Ends: they no longer count us.
     pub(crate) fn stop(&self) {
-        if let Some(peer) = &self.0 {
-            peer.stop();
+        if let Some(others) = &self.0 {
+            others.peer.stop();
         }
     }
 }
 
-/// Names for the log: what could not be sent on, once in a while.
+/// Events that could not be sent on.
 #[derive(Debug, Default)]
 struct Refused(AtomicU64);
 

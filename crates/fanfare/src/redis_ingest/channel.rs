@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use queues::{Health, Identity, Intake, random};
@@ -19,9 +19,12 @@ use super::stream::{burial, said, unnamed};
 use super::turns::Turns;
 use super::{Reader, until_stopped};
 
-/// Messages that may wait to be kept. When there are more, the newest are dropped and counted among the dead. 10,000: a
-/// second's worth of a store that is busy.
+/// Messages that may wait to be kept. When there are more, the newest are dropped, and counted. 10,000: a second's worth of
+/// a store that is busy.
 const WAITING_MAX: usize = 10_000;
+
+/// Bytes that these may have together; the same.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// Time in which a command must be answered.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +39,20 @@ struct Heard {
 enum News {
     Heard(Heard),
     Cut,
+}
+
+/// What the connection has told, and was not taken yet.
+struct Inbox {
+    news: mpsc::Receiver<News>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// Makes room for what comes next.
+    fn taken(&self, heard: Heard) -> Heard {
+        self.bytes.fetch_sub(heard.body.len(), Ordering::Relaxed);
+        heard
+    }
 }
 
 /// Listens to one channel.
@@ -63,21 +80,24 @@ impl ChannelReader {
         Self { connector, source, keeper, health, turns, waiting: VecDeque::new(), number: random() }
     }
 
-    /// Connects and subscribes; what is published from then on comes from the receiver.
-    async fn open(&self) -> Result<(MultiplexedConnection, mpsc::Receiver<News>, Arc<AtomicU64>), String> {
+    /// Connects and subscribes; what is published from then on comes from the inbox.
+    async fn open(&self) -> Result<(MultiplexedConnection, Inbox), String> {
         let (to, news) = mpsc::channel(WAITING_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let drops = dropped.clone();
+        let inbox = Inbox { news, bytes: Arc::default() };
+        let (bytes, health) = (inbox.bytes.clone(), self.health.clone());
         let push = Push::new(move |info| {
             let one = match info.kind {
-                PushKind::Disconnection => Some(News::Cut),
-                PushKind::Message | PushKind::PMessage => heard(info).map(News::Heard),
+                // If there is no room the next look finds out.
+                PushKind::Disconnection => return drop(to.try_send(News::Cut)),
+                PushKind::Message | PushKind::PMessage => heard(info),
                 _ => None,
             };
-            if let Some(one) = one
-                && to.try_send(one).is_err()
-            {
-                drops.fetch_add(1, Ordering::Relaxed);
+            let Some(one) = one else { return };
+            let size = one.body.len();
+            let is_full = bytes.fetch_add(size, Ordering::Relaxed) + size > WAITING_BYTES_MAX;
+            if is_full || to.try_send(News::Heard(one)).is_err() {
+                bytes.fetch_sub(size, Ordering::Relaxed);
+                count(&health.dropped);
             }
         });
         let key = Turns::key(&self.source.channel);
@@ -86,7 +106,7 @@ impl ChannelReader {
         let mut subscribe = redis::cmd(command);
         subscribe.arg(&self.source.channel);
         subscribe.query_async::<Value>(&mut connection).await.map_err(said)?;
-        Ok((connection, news, dropped))
+        Ok((connection, inbox))
     }
 
     /// Whether what comes is ours to keep.
@@ -137,25 +157,25 @@ impl ChannelReader {
     async fn listen(
         &mut self,
         connection: &mut MultiplexedConnection,
-        mut news: mpsc::Receiver<News>,
-        dropped: &AtomicU64,
+        mut inbox: Inbox,
         stopped: &mut watch::Receiver<bool>,
     ) -> Result<(), String> {
         let mut looks = tokio::time::interval(Turns::RENEW);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut retry_at = self.keep(connection).await?;
+        let mut dropped = self.health.dropped.load(Ordering::Relaxed);
         while !*stopped.borrow() {
             let has_room = retry_at.is_none();
             tokio::select! {
                 biased;
                 _ = looks.tick() => self.look(connection).await?,
-                one = news.recv(), if has_room => match one {
+                one = inbox.news.recv(), if has_room => match one {
                     Some(News::Heard(heard)) => {
-                        self.take(heard);
+                        self.take(inbox.taken(heard));
                         // What came along with it is kept along with it.
                         while self.waiting.len() < self.source.batch {
-                            match news.try_recv() {
-                                Ok(News::Heard(heard)) => self.take(heard),
+                            match inbox.news.try_recv() {
+                                Ok(News::Heard(heard)) => self.take(inbox.taken(heard)),
                                 Ok(News::Cut) => return Err("the connection is gone".to_owned()),
                                 Err(_) => break,
                             }
@@ -169,9 +189,9 @@ impl ChannelReader {
                 }
                 () = until_stopped(stopped) => {}
             }
-            let lost = dropped.swap(0, Ordering::Relaxed);
+            let before = std::mem::replace(&mut dropped, self.health.dropped.load(Ordering::Relaxed));
+            let lost = dropped - before;
             if lost > 0 {
-                self.health.dead.fetch_add(lost, Ordering::Relaxed);
                 let channel = &self.source.channel;
                 tracing::error!(channel, lost, "messages came faster than they can be kept, and are lost");
             }
@@ -182,13 +202,13 @@ impl ChannelReader {
 
 impl Reader for ChannelReader {
     async fn read(&mut self, stopped: &mut watch::Receiver<bool>) -> Result<(), String> {
-        let (mut connection, news, dropped) = self.open().await?;
+        let (mut connection, inbox) = self.open().await?;
         // Before anything is taken: what comes to nobody in turn is lost.
         self.look(&mut connection).await?;
         self.health.connected();
         self.health.underway.store(self.waiting.len() as u64, Ordering::Relaxed);
         tracing::info!(channel = self.source.channel, redis = self.connector.shown(), "taking events");
-        self.listen(&mut connection, news, &dropped, stopped).await?;
+        self.listen(&mut connection, inbox, stopped).await?;
         if self.source.takes_turns {
             self.turns.give(&mut connection).await;
         }

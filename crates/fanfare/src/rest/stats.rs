@@ -110,6 +110,12 @@ pub(super) async fn stats(State(app): State<App>) -> Response {
             "bytes": stats.held(|gauges| gauges.log_bytes),
         },
         "mailbox_refusals": stats.mailbox_refusals,
+        // Requests of sessions that live on other nodes.
+        "forwarded": {
+            "requests": stats.requests_forwarded,
+            "unreachable": stats.requests_unreachable,
+            "tunnels": stats.tunnels,
+        },
         "tools": app.hub.tool_stats(),
         "rabbitmq": app.queues.reports(),
         "redis_ingest": app.redis_ingest.reports(),

@@ -243,8 +243,20 @@ fn what_was_missed_while_redis_was_not_heard_is_made_up_for() {
             assert_eq!((seq_of(&event), &event["data"]), (number, &json!(number)));
         }
     }
-    let cuts = one.get("/health").json()["checks"]["redis"]["cuts"].as_u64();
-    assert!(cuts.is_some_and(|cuts| cuts > 0), "{cuts:?}");
+    let check = one.get("/health").json()["checks"]["redis"].clone();
+    for node in [one, two] {
+        // Cuts are counted when they are noticed, repairs when they are done.
+        until(PATIENCE, "what was cut is heard again, and that was counted", || {
+            let repairs = node.figure("fanfare_cluster_repairs_total");
+            repairs > 1.0 && node.figure("fanfare_cluster_cuts_total") > 0.0
+        });
+        until(PATIENCE, "it is heard again", || node.figure("fanfare_cluster_heard") == 1.0);
+        assert!(node.figure("fanfare_cluster_canary_seconds") > 0.0);
+        assert_eq!(node.figure("fanfare_cluster_nodes"), 2.0);
+        assert!(node.figure(r#"fanfare_cluster_messages_total{outcome="in"}"#) > 0.0);
+        assert_eq!(node.figure("fanfare_cluster_rooms_lost_total"), 0.0);
+    }
+    assert!(check["cuts"].as_u64().is_some_and(|cuts| cuts > 0) && check["repairs"]["count"] != 0, "{check}");
 }
 
 #[test]

@@ -109,6 +109,13 @@ impl Fanfare {
         Reply::of(response)
     }
 
+    /// One figure of `/metrics`, with its labels if it has any.
+    pub(crate) fn figure(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").body;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name} is not in {metrics}")).parse().expect("a number")
+    }
+
     /// POSTs a body to a path of the api listener.
     pub(crate) fn post(&self, path: &str, body: &str) -> Reply {
         let response = agent().post(format!("{}{path}", self.api())).send(body).expect("an answer");
