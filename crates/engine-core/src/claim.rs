@@ -293,14 +293,11 @@ impl Shard {
         }
     }
 
-    /// Queues what a recovered socket missed. `false` if that is too much.
-    pub(crate) fn replay(&mut self, socket: SocketKey, resume: Resume) -> bool {
-        let Some(mut missed) = self.missed(socket, resume) else { return false };
-        let Some(session) = self.session_of_socket(socket) else { return false };
-        for message in missed.iter().flat_map(|given| &given.message) {
-            self.counters.events_out += 1;
-            self.push(session, message.clone());
-        }
+    /// What a recovered socket is given again, to be queued with its CONNECT: from here on it counts as given. `None` if it
+    /// is too much.
+    pub(crate) fn take_missed(&mut self, socket: SocketKey, resume: Resume) -> Option<Vec<Rc<Message>>> {
+        let mut missed = self.missed(socket, resume)?;
+        let messages = missed.iter().filter_map(|given| given.message.clone()).collect();
         if missed.iter().all(|given| given.message.is_none()) {
             missed.clear();
         }
@@ -324,7 +321,7 @@ impl Shard {
                 .then(|| Box::new(Carried { events: missed, restored, is_pinged: false, born_elsewhere }));
             entry.since = since;
         }
-        true
+        Some(messages)
     }
 
     /// A ping is queued to a session, behind whatever its sockets have been given again.

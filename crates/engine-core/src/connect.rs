@@ -162,8 +162,14 @@ impl Shard {
 
     /// The application lets a socket in. `None` if it has gone meanwhile.
     ///
-    /// Missed events of a recovered socket are queued first, then the CONNECT packet; what the application emits
-    /// comes after both.
+    /// What a recovered socket missed goes along with the CONNECT packet; what the application emits comes after both.
+    ///
+    /// Stock JavaScript clients keep what comes before CONNECT, also beyond the loss of the connection, and show an offset
+    /// that knows nothing of it: whoever loses its connection between the two would get those events twice. So they come first,
+    /// as from the reference, only if one polling reply takes all; it arrives as a whole or not at all. Otherwise CONNECT comes
+    /// first, and each event that arrives moves the client's offset on.
+    ///
+    /// Deviation: the reference sends them first in any case.
     pub fn accept(&mut self, socket: SocketKey) -> Option<Accepted> {
         self.accept_as(socket, Comeback::Whole)
     }
@@ -186,28 +192,40 @@ impl Shard {
             return None;
         };
         let session = entry.session;
-        let (socket, recovered) = match connecting.resume {
+        let (socket, missed) = match connecting.resume {
             Some(resume) => {
                 self.refresh_members(socket);
-                if comeback == Comeback::Whole && self.replay(socket, resume) {
+                let missed = match comeback {
+                    Comeback::Whole => self.take_missed(socket, resume),
+                    Comeback::Afresh => None,
+                };
+                if missed.is_some() {
                     self.counters.sockets_recovered += 1;
-                    (socket, true)
+                    (socket, missed)
                 } else {
                     // Too much was missed to queue it, or it may not have it.
                     self.counters.recoveries_refused += 1;
-                    (self.start_over(socket, session, &connecting.namespace), false)
+                    (self.start_over(socket, session, &connecting.namespace), None)
                 }
             }
             None => {
                 self.begin_life(socket, &connecting.namespace, connecting.wants_recovery);
-                (socket, false)
+                (socket, None)
             }
         };
+        let recovered = missed.is_some();
         let entry = self.sockets.get(socket)?;
         let (sid, pid, namespace) = (entry.sid, entry.pid, entry.namespace);
         let name = self.namespace_name(namespace);
-        let message = self.encode_connect(session, &name, sid, pid);
-        self.push(session, message);
+        let mut messages = missed.unwrap_or_default();
+        self.counters.events_out += messages.len() as u64;
+        messages.push(self.encode_connect(session, &name, sid, pid));
+        if !self.fits_one_reply(session, &messages) {
+            messages.rotate_right(1);
+        }
+        for message in messages {
+            self.push(session, message);
+        }
         if let Some(entry) = self.sessions.get_mut(session) {
             entry.connect_by = None;
         }

@@ -44,6 +44,11 @@ impl Outbox {
         self.bytes
     }
 
+    /// How many Engine.IO packets are queued.
+    pub(crate) fn packets(&self) -> usize {
+        self.queue.iter().map(|message| message.packets()).sum()
+    }
+
     /// Gives the empty ring back, so that an idle session holds none.
     pub(crate) fn release(&mut self, rings: &mut Rings) {
         if self.queue.is_empty() && self.queue.capacity() > 0 {

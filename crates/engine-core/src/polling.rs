@@ -3,10 +3,12 @@
 //!
 //! EIO4 "HTTP long-polling", and the concurrency rules that go with it.
 
+use std::rc::Rc;
+
 use eio_proto::{Data, HandshakeFault, Packet, Revision, Sid, TransportKind};
 
 use crate::close::Goodbye;
-use crate::message::FrameKind;
+use crate::message::{FrameKind, Message};
 use crate::moment::Moment;
 use crate::output::{Pending, Reply};
 use crate::reason::Reason;
@@ -299,6 +301,22 @@ impl Shard {
         payload
     }
 
+    /// Whether one polling reply will hold all of these behind what is queued already: their peer has all of them then, or
+    /// none. While a WebSocket takes over, that is known only of a GET that waits.
+    pub(crate) fn fits_one_reply(&self, session: SessionKey, messages: &[Rc<Message>]) -> bool {
+        let Some(entry) = self.sessions.get(session) else { return false };
+        let is_polled = match &entry.transport {
+            Transport::Polling(_) => true,
+            Transport::Probing(probe) => probe.poll.get.is_some(),
+            Transport::WebSocket(_) | Transport::Closing(_) => false,
+        };
+        let packets: usize = messages.iter().map(|message| message.packets()).sum();
+        let bytes: usize = messages.iter().map(|message| message.weight()).sum();
+        is_polled
+            && entry.outbox.packets() + packets <= self.config.poll_packets_max
+            && entry.outbox.bytes() + bytes <= self.config.poll_bytes_max
+    }
+
     /// A reply of one packet that is not queued.
     pub(crate) fn payload_of(&mut self, session: SessionKey, packet: &[u8]) -> Reply {
         let mut payload = PollPayload::default();
@@ -343,7 +361,7 @@ impl Default for PollPayload {
 }
 
 impl PollPayload {
-    fn add(&mut self, message: &crate::message::Message) {
+    fn add(&mut self, message: &Message) {
         self.compress |= message.compress();
         for frame in message.frames().filter(|frame| frame.kind() != FrameKind::Control) {
             self.bytes += frame.payload().len();

@@ -60,7 +60,7 @@ fn only_those_who_understand_it_get_a_pid_and_offsets() {
 }
 
 #[test]
-fn what_was_missed_comes_first_and_then_connect_with_the_old_ids() {
+fn connect_has_the_old_ids_and_what_was_missed_comes_with_it() {
     check_open(&format!(
         r#"
         ! join a r
@@ -77,12 +77,12 @@ fn what_was_missed_comes_first_and_then_connect_with_the_old_ids() {
         ! cast / except=$a.sid no []
         ! cast / to=$a.sid own [4]
         {BACK}
+        a < 40{{"sid":"$sid","pid":"$pid"}}
         a < 42["direct",2,"*"]
         a < 42["room",3,"*"]
         a < 451-["everyone",{{"_placeholder":true,"num":0}},"*"]
         a < x0102
         a < 42["own",4,"*"]
-        a < 40{{"sid":"$sid","pid":"$pid"}}
         ? connect a * recovering
         ? recovered a
         = lost 0
@@ -113,6 +113,126 @@ fn missed_events_come_by_polling_too() {
     );
 }
 
+/// A socket that has missed so many events, and comes back by polling.
+fn missed_by_polling(count: usize, script: &str) {
+    let missed: String = (1..=count).map(|number| format!("! emit a m [{number}]\n")).collect();
+    check(
+        Config { poll_packets_max: 4, poll_bytes_max: 1_000, ..recovering() },
+        &format!("{OPEN}a > CUT\n{missed}a > NEW\na > GET\na < GET 200 0*\n{script}"),
+    );
+}
+
+#[test]
+fn what_was_missed_comes_before_connect_only_if_one_reply_takes_all() {
+    // Stock clients keep what comes before CONNECT, and forget that they have it when the connection is lost in between.
+    missed_by_polling(
+        3,
+        r#"
+        a > POST 40{"pid":"$pid"}
+        a < POST 200 ok
+        a > GET
+        a < GET 200 42["m",1,"*"]␞42["m",2,"*"]␞42["m",3,"*"]␞40{"sid":"$sid","pid":"$pid"}
+        "#,
+    );
+    missed_by_polling(
+        4,
+        r#"
+        a > POST 40{"pid":"$pid"}
+        a < POST 200 ok
+        a > GET
+        a < GET 200 40{"sid":"$sid","pid":"$pid"}␞42["m",1,"*"]␞42["m",2,"*"]␞42["m",3,"*"]
+        a > NEW
+        a > GET
+        a < GET 200 0*
+        a > POST 40{"pid":"$pid","offset":"$offset"}
+        a < POST 200 ok
+        a > GET
+        a < GET 200 42["m",4,"*"]␞40{"sid":"$sid","pid":"$pid"}
+        "#,
+    );
+    // What is queued already takes room, too.
+    missed_by_polling(
+        3,
+        r#"
+        a > POST 40/other,␞40{"pid":"$pid"}
+        a < POST 200 ok
+        a > GET
+        a < GET 200 40/other,*␞40{"sid":"$sid","pid":"$pid"}␞42["m",1,"*"]␞42["m",2,"*"]
+        a > GET
+        a < GET 200 42["m",3,"*"]
+        "#,
+    );
+    missed_by_polling(
+        0,
+        r#"
+        ! emit a m ["long:900"]
+        a > POST 40{"pid":"$pid"}
+        a < POST 200 ok
+        a > GET
+        a < GET 200 42["m","*"]␞40{"sid":"$sid","pid":"$pid"}
+        ! emit a m ["long:900"]
+        ! emit a m [2]
+        a > NEW
+        a > GET
+        a < GET 200 0*
+        a > POST 40{"pid":"$pid","offset":"$offset"}
+        a < POST 200 ok
+        a > GET
+        a < GET 200 40{"sid":"$sid","pid":"$pid"}␞42["m","*"]
+        a > GET
+        a < GET 200 42["m",2,"*"]
+        "#,
+    );
+}
+
+#[test]
+fn while_a_websocket_takes_over_what_was_missed_comes_before_connect_only_to_a_get_that_waits() {
+    let open = r#"
+        a: js
+        a > WS
+        a < 0*
+        a > 40/later,
+        ! accept a/later
+        a < 40/later,{"sid":"*","pid":"*"}
+        a > CUT
+        ! emit a/later m [1]
+        a > NEW
+        a > GET
+        a < GET 200 0*
+        a > POST 40/later,{"pid":"$pid"}
+        a < POST 200 ok
+        a > GET
+        a > WS
+        a > 2probe
+        a < 3probe
+    "#;
+    check(
+        recovering(),
+        &format!(
+            r#"
+        {open}
+        ! accept a/later
+        a < GET 200 42/later,["m",1,"*"]␞40/later,{{"sid":"$sid","pid":"$pid"}}
+        a > 5
+        "#
+        ),
+    );
+    check(
+        recovering(),
+        &format!(
+            r#"
+        {open}
+        @ +200ms
+        a < GET 200 6
+        ! accept a/later
+        a > 5
+        a < 40/later,{{"sid":"$sid","pid":"$pid"}}
+        a < 42/later,["m",1,"*"]
+        "#
+        ),
+    );
+}
+
 #[test]
 fn msgpack_events_are_replayed_as_they_were() {
     check(
@@ -139,8 +259,8 @@ fn no_event_yet_still_recovers() {
         a > WS
         a < 0*
         a > 40{"pid":"$pid"}
-        a < 42["x",1,"*"]
         a < 40{"sid":"$sid","pid":"$pid"}
+        a < 42["x",1,"*"]
         "#,
     );
 }
@@ -155,8 +275,8 @@ fn written_but_never_read_is_replayed() {
         ! emit a lost [2]
         a > CUT
         {BACK}
-        a < 42["lost",2,"*"]
         a < 40{{"sid":"$sid","pid":"$pid"}}
+        a < 42["lost",2,"*"]
         "#
     ));
 }
@@ -189,8 +309,8 @@ fn a_quiet_connection_recovers_long_after_its_last_event() {
             a > CUT
             ! emit a new [2]
             {BACK}
-            a < 42["new",2,"*"]
             a < 40{{"sid":"$sid","pid":"$pid"}}
+            a < 42["new",2,"*"]
             "#
         ),
     );
@@ -210,8 +330,8 @@ fn coming_back_before_the_loss_was_noticed_takes_over() {
         a > 40{{"pid":"$pid","offset":"$offset"}}
         ? disconnected a transport close rooms=r recoverable
         ? recovered a
-        a < 42["lost",2,"*"]
         a < 40{{"sid":"$sid","pid":"$pid"}}
+        a < 42["lost",2,"*"]
         = sessions 1
         = sockets 1
         @ +44s
@@ -243,9 +363,9 @@ fn twice_in_a_row_loses_nothing() {
         ! emit a m [3]
         a > CUT
         {BACK}
+        a < 40{{"sid":"$sid","pid":"$pid"}}
         a < 42["m",2,"*"]
         a < 42["m",3,"*"]
-        a < 40{{"sid":"$sid","pid":"$pid"}}
         a > CUT
         {BACK}
         a < 40{{"sid":"$sid","pid":"$pid"}}
@@ -265,8 +385,8 @@ fn volatile_events_are_not_replayed_and_do_not_spoil_the_offset() {
         ! cast / pos ["text"] volatile
         ! emit a m [2]
         {BACK}
-        a < 42["m",2,"*"]
         a < 40{{"sid":"$sid","pid":"$pid"}}
+        a < 42["m",2,"*"]
         "#
     ));
 }
@@ -285,8 +405,8 @@ fn transient_events_reach_everybody_who_is_there_and_nobody_later() {
         ! cast / now [4] transient
         ! emit a m [5]
         {BACK}
-        a < 42["m",5,"*"]
         a < 40{{"sid":"$sid","pid":"$pid"}}
+        a < 42["m",5,"*"]
         "#
     ));
 }
@@ -395,8 +515,8 @@ fn going_away_while_the_application_decides_leaves_it_lost() {
         a < 0*
         a > 40/later,{"pid":"$pid"}
         ! accept a/later
-        a < 42/later,["m",1,"*"]
         a < 40/later,{"sid":"$sid","pid":"$pid"}
+        a < 42/later,["m",1,"*"]
         "#,
     );
 }
@@ -519,9 +639,9 @@ fn rooms_joined_later_bring_no_earlier_events() {
         c < 0*
         c > 40{{"pid":"$a.pid"}}
         ? recovered *
+        c < 40{{"sid":"$a.sid","pid":"$a.pid"}}
         c < 42["seen",1,"*"]
         c < 42["late",2,"*"]
-        c < 40{{"sid":"$a.sid","pid":"$a.pid"}}
         "#
     ));
 }
@@ -583,13 +703,13 @@ fn refusing_a_recovering_socket_leaves_it_lost() {
         ! cast /later to=$sid m [5]
         ! emit a/later m [6]
         ! accept a/later
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
         a < 42/later,["m",1,"*"]
         a < 42/later,["m",2,"*"]
         a < 42/later,["m",3,"*"]
         a < 42/later,["m",4,"*"]
         a < 42/later,["m",5,"*"]
         a < 42/later,["m",6,"*"]
-        a < 40/later,{"sid":"$sid","pid":"$pid"}
         "#,
     );
 }
@@ -618,8 +738,8 @@ fn unread_replays_are_kept_until_they_are_read() {
         {round}
         {round}
         {BACK}
-        a < 42["m",2,"*"]
         a < 40{{"sid":"$sid","pid":"$pid"}}
+        a < 42["m",2,"*"]
         "#
     ));
 }
@@ -641,9 +761,9 @@ fn leaving_a_room_does_not_change_what_was_missed_before() {
         ! cast / except=x both [5]
         a > CUT
         {BACK}
+        a < 40{{"sid":"$sid","pid":"$pid"}}
         a < 42["in",2,"*"]
         a < 42["both",5,"*"]
-        a < 40{{"sid":"$sid","pid":"$pid"}}
         "#
     ));
 }
@@ -771,8 +891,8 @@ fn a_pong_while_the_application_decides_says_nothing_about_what_was_missed() {
         a < 2
         a > 3
         ! accept a/later
-        a < 42/later,["m",1,"*"]
         a < 40/later,{"sid":"$sid","pid":"$pid"}
+        a < 42/later,["m",1,"*"]
         "#,
     );
 }
@@ -803,9 +923,9 @@ fn offsets_tell_the_newest_number_of_the_application_and_replays_their_own() {
         ! emit a x [11] replay=9
         ! cast / x [12]
         {BACK}
+        a < 40{{"sid":"$sid","pid":"$pid"}}
         a < 42["x",11,"*-8-9"]
         a < 42["x",12,"*-9-20"]
-        a < 40{{"sid":"$sid","pid":"$pid"}}
         "#
     ));
 }

@@ -39,10 +39,10 @@ fn a_lost_socket_moves_with_its_rooms_and_what_it_missed() {
         {}
         ? forgotten a
         ? connect a * recovering
+        {CONNECTED}
         a < 42["m",2,"*"]
         a < 451-["m",{{"_placeholder":true,"num":0}},"*"]
         a < x0102
-        {CONNECTED}
         = rooms-of a r
         = lost 0
         = sockets 1
@@ -70,8 +70,8 @@ fn a_connected_socket_whose_loss_was_not_noticed_moves_too() {
         ! emit a m [2]
         {}
         ? disconnected a transport close rooms=r recoverable
-        a < 42["m",2,"*"]
         {CONNECTED}
+        a < 42["m",2,"*"]
         = sessions 1
         "#,
         back(1)
@@ -85,25 +85,25 @@ fn it_moves_twice_and_comes_home() {
         a > CUT
         ! emit a m [2]
         {}
-        a < 42["m",2,"*"]
         {CONNECTED}
+        a < 42["m",2,"*"]
         ! emit a m [3]
         a < 42["m",3,"*"]
         a > CUT
         ! cast / to=r m [4]
         {}
-        a < 42["m",4,"*"]
         {CONNECTED}
+        a < 42["m",4,"*"]
         a > CUT
         ! cast / to=r m [5]
         {}
-        a < 42["m",5,"*"]
         {CONNECTED}
+        a < 42["m",5,"*"]
         a > CUT
         ! cast 2:/ to=r m [6]
         {}
-        a < 42["m",6,"*"]
         {CONNECTED}
+        a < 42["m",6,"*"]
         a > CUT
         @ +121s
         ? forgotten a
@@ -136,11 +136,11 @@ fn it_moves_on_before_it_has_read_what_it_missed() {
         a > CUT
         ! emit a m [5]
         {}
+        {CONNECTED}
         a < 42["m",2,"*"]
         a < 42["m",3,"*"]
         a < 42["m",4,"*"]
         a < 42["m",5,"*"]
-        {CONNECTED}
         "#,
         back(2)
     ));
@@ -157,14 +157,16 @@ fn it_comes_back_to_the_new_shard_having_read_half() {
         a: shard=1
         a > WS
         a < 0*
-        a > STALL 30
+        # CONNECT, the first of the two, and a bit of the second.
+        a > STALL 95
         a > 40{{"pid":"$pid","offset":"$offset"}}
+        a < 40{{"sid":"$sid","pid":"$pid"}}
         a < 42["m",2,"*"]
         ? recovered a
         a > CUT
         {}
-        a < 42["m",3,"*"]
         {CONNECTED}
+        a < 42["m",3,"*"]
         "#,
         back(1)
     ));
@@ -182,8 +184,8 @@ fn a_peer_that_goes_while_its_socket_is_fetched_finds_it_where_it_asked() {
         ! release
         = lost 1
         {}
-        a < 42["m",2,"*"]
         {CONNECTED}
+        a < 42["m",2,"*"]
         "#,
         back(1),
         back(2)
@@ -269,10 +271,10 @@ fn the_application_may_refuse_it_and_take_it_later() {
         ! cast 2:/later to=r m [3]
         a > 40/later,{"pid":"$pid"}
         ! accept a/later
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
         a < 42/later,["m",1,"*"]
         a < 42/later,["m",2,"*"]
         a < 42/later,["m",3,"*"]
-        a < 40/later,{"sid":"$sid","pid":"$pid"}
         "#,
     );
 }
@@ -290,10 +292,10 @@ fn what_is_sent_while_a_socket_moves_is_not_lost() {
         ! cast 2:/ m [3]
         ! cast 0:/ to=r m [4]
         ! release
+        {CONNECTED}
         a < 42["m",4,"*"]
         a < 42["m",2,"*"]
         a < 42["m",3,"*"]
-        {CONNECTED}
         ! cast 2:/ to=r m [5]
         a < 42["m",5,"*"]
         "#,
@@ -323,10 +325,10 @@ fn what_reaches_both_shards_while_a_socket_moves_comes_once() {
         b < 42["m",4]
         b < 42["m",2]
         b < 42["m",3]
+        {CONNECTED}
         a < 42["m",2,"*"]
         a < 42["m",3,"*"]
         a < 42["m",4,"*"]
-        {CONNECTED}
         "#,
         back(1)
     ));
@@ -350,8 +352,8 @@ fn an_offset_from_an_earlier_stay_does_not_hide_what_was_missed_elsewhere() {
         ? recovered a
         a > CUT
         {}
-        a < 42["m",2,"*"]
         {CONNECTED}
+        a < 42["m",2,"*"]
         "#,
         back(1),
         back(0)
@@ -378,8 +380,8 @@ fn a_room_left_while_its_socket_moves_stops_the_move() {
         = lost 1
         {}
         ? recovered a
-        a < 42["m","*"]
         a < 40{{"sid":"$sid","pid":"$pid"}}
+        a < 42["m","*"]
         "#,
         back(2)
     ));
@@ -421,8 +423,8 @@ fn a_late_claim_of_an_older_offset_brings_nothing_again() {
         b > 40{{"pid":"$a.pid","offset":"$a.offset"}}
         b > CUT
         {}
-        a < 42["m",2,"*"]
         {CONNECTED}
+        a < 42["m",2,"*"]
         ! emit c m [3]
         c < 42["m",3,"*"]
         ! emit a m [4] volatile
@@ -431,8 +433,8 @@ fn a_late_claim_of_an_older_offset_brings_nothing_again() {
         ! emit a m [5]
         ! release
         {}
-        a < 42["m",5,"*"]
         {CONNECTED}
+        a < 42["m",5,"*"]
         "#,
         back(0),
         back(1)
@@ -460,8 +462,8 @@ fn a_late_claim_does_not_bring_again_what_came_from_elsewhere_before_a_volatile_
             a > WS
             a < 0*
             a > 40{{"pid":"$pid"}}
-            a < 42["m",2,"*"]
             {CONNECTED}
+            a < 42["m",2,"*"]
             ! emit a m [3] volatile
             a < 42["m",3,"*"]
             a > CUT
@@ -473,8 +475,8 @@ fn a_late_claim_does_not_bring_again_what_came_from_elsewhere_before_a_volatile_
             b > 40{{"pid":"$a.pid"}}
             b > CUT
             {}
-            a < 42["m",4,"*"]
             {CONNECTED}
+            a < 42["m",4,"*"]
             "#,
             back(1)
         ),

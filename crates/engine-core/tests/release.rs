@@ -270,9 +270,9 @@ fn whoever_has_been_given_all_back_elsewhere_is_not_given_it_again() {
             ! crash 2 5
             {}
             ! restore a sid=$sid order=14 rooms=r 11:m 14:m
+            a < 40{{"sid":"$sid","pid":"$pid"}}
             a < 42["m",11,"*"]
             a < 42["m",14,"*"]
-            a < 40{{"sid":"$sid","pid":"$pid"}}
             ! yield a
             a < END
             b: js shard=1
@@ -282,17 +282,17 @@ fn whoever_has_been_given_all_back_elsewhere_is_not_given_it_again() {
             ? restore b *
             ! cast / to=r m [15] order=15
             ! restore b sid=$a.sid order=15 rooms=r 11:m 14:m 15:m
+            b < 40*
             b < 42["m",11,"*"]
             b < 42["m",14,"*"]
             b < 42["m",15,"*"]
-            b < 40*
             a > NEW
             a > WS
             a < 0*
             a > 40{{"pid":"$pid","offset":"$offset"}}
             b < END
-            a < 42["m",15,"*"]
             a < 40{{"sid":"$sid","pid":"$pid"}}
+            a < 42["m",15,"*"]
             "#,
             back(0)
         ),

@@ -102,16 +102,16 @@ fn of_two_who_show_a_secret_of_another_node_one_gets_the_socket() {
 }
 
 #[test]
-fn what_was_missed_comes_first_and_then_connect_with_the_old_ids() {
+fn connect_has_the_old_ids_and_what_was_missed_comes_with_it() {
     check_crashed(&format!(
         r#"
         {ASK}
         ? restore a 10 {{*"token":"t"}}
         ! restore a sid=$sid order=15 rooms=r,s,r,$sid 11:m 14:m
         ? connect a {{*"token":"t"}} recovering
+        {CONNECTED}
         a < 42["m",11,"*-b"]
         a < 42["m",14,"*-e"]
-        {CONNECTED}
         = rooms-of a r,s
         = counter sockets_restored 1
         = counter sockets_recovered 1
@@ -135,17 +135,17 @@ fn it_breaks_off_in_the_middle_of_what_it_missed_and_is_resumed_there() {
         {ASK}
         ? restore a 10 *
         ! restore a sid=$sid order=15 rooms=r 11:m 14:m
+        {CONNECTED}
         a < 42["m",11,"*"]
         a < 42["m",14,"*"]
-        {CONNECTED}
         # On a shard that still knows it: by the position of the log.
         ! cast / to=r m [16] order=16
         a < 42["m",16,"*"]
         a > CUT
         ! cast / to=r m [17] order=17
         {ASK}
-        a < 42["m",17,"*-11"]
         {CONNECTED}
+        a < 42["m",17,"*-11"]
         # And by the application's number once more, when there is no such shard.
         ! crash 1
         {ASK}
@@ -158,9 +158,9 @@ fn it_breaks_off_in_the_middle_of_what_it_missed_and_is_resumed_there() {
         r#"
         {ASK}
         ! restore a sid=$sid order=15 rooms=r 11:m 14:m
+        {CONNECTED}
         a < 42["m",11,"*"]
         a < 42["m",14,"*"]
-        {CONNECTED}
         # The peer has acted on the first only.
         b: js
         b > WS
@@ -170,9 +170,9 @@ fn it_breaks_off_in_the_middle_of_what_it_missed_and_is_resumed_there() {
         a > WS
         a < 0*
         a > 40{{"pid":"$pid"}}
+        {CONNECTED}
         a < 42["m",11,"*-b"]
         a < 42["m",14,"*-e"]
-        {CONNECTED}
         "#
     ));
 }
@@ -183,9 +183,9 @@ fn who_was_elsewhere_meanwhile_gets_nothing_numbered_twice() {
         r#"
         {ASK}
         ! restore a sid=$sid order=15 rooms=r 11:m 14:m
+        {CONNECTED}
         a < 42["m",11,"*"]
         a < 42["m",14,"*"]
-        {CONNECTED}
         a > CUT
         ! cast / to=r m [16] order=16
         ! cast / to=r m [17]
@@ -195,17 +195,17 @@ fn who_was_elsewhere_meanwhile_gets_nothing_numbered_twice() {
         a > WS
         a < 0*
         a > 40{{"pid":"$pid","offset":"abc-9-10"}}
+        {CONNECTED}
         a < 42["m",17,"*-10"]
         a < 42["m",18,"*-12"]
-        {CONNECTED}
         # The same with what it was given again here.
         a > CUT
         a > NEW
         a > WS
         a < 0*
         a > 40{{"pid":"$pid","offset":"abc-9-12"}}
-        a < 42["m",17,"*-10"]
         {CONNECTED}
+        a < 42["m",17,"*-10"]
         "#
     ));
 }
@@ -241,8 +241,8 @@ fn without_an_offset_there_is_no_number() {
         a > 40{"pid":"$pid"}
         ? restore a {*}
         ! restore a sid=$sid order=5 4:m
-        a < 42["m",4,"*-4"]
         a < 40{"sid":"$sid","pid":"$pid"}
+        a < 42["m",4,"*-4"]
         "#,
     );
 }
@@ -301,8 +301,8 @@ fn a_peer_that_goes_while_the_application_is_asked_may_come_again() {
         {ASK}
         ? restore a 10 *
         ! restore a sid=$sid order=11 rooms=r 11:m
-        a < 42["m",11,"*"]
         {CONNECTED}
+        a < 42["m",11,"*"]
         "#
     ));
 }
@@ -318,8 +318,8 @@ fn the_newest_who_shows_a_pid_gets_the_socket() {
         ? disconnected a transport close
         ? restore a 10 *
         ! restore a sid=$sid order=11 rooms=r 11:m
-        a < 42["m",11,"*"]
         {CONNECTED}
+        a < 42["m",11,"*"]
         = sockets 1
         = sessions 1
         # And when it has been answered it is taken over, as ever.
@@ -394,10 +394,10 @@ fn a_middleware_may_refuse_it_and_it_waits_as_lost() {
         a > 40/later,{"pid":"$pid"}
         ? connect a/later * recovering
         ! accept a/later
+        a < 40/later,{"sid":"$sid","pid":"$pid"}
         a < 42/later,["m",4,"*-4"]
         a < 42/later,["m",6,"*-6"]
         a < 42/later,["m",7,"*-7"]
-        a < 40/later,{"sid":"$sid","pid":"$pid"}
         "#,
     );
 }
@@ -426,9 +426,9 @@ fn a_socket_of_which_too_little_is_kept_is_restored() {
         ? restore a 1 *
         = lost 0
         ! restore a sid=$sid order=3 rooms=r 2:m 3:m
+        {CONNECTED}
         a < 42["m",2,"*"]
         a < 42["m",3,"*"]
-        {CONNECTED}
         "#
         ),
     );
@@ -457,15 +457,15 @@ fn any_shard_restores_and_all_shards_find_the_socket_then() {
         {}
         ? restore a 10 *
         ! restore a sid=$sid order=11 rooms=r 11:m
-        a < 42["m",11,"*-b"]
         {CONNECTED}
+        a < 42["m",11,"*-b"]
         ! cast {second}:/ to=$sid m [12] order=12
         a < 42["m",12,"*-c"]
         a > CUT
         ! cast {second}:/ to=r m [13] order=13
         {}
-        a < 42["m",13,"*-d"]
         {CONNECTED}
+        a < 42["m",13,"*-d"]
         ! cast {home}:/ to=$sid,r m [14] order=14
         a < 42["m",14,"*-e"]
         {}
@@ -514,8 +514,8 @@ fn two_shards_are_asked_at_once_and_one_restores() {
         {}
         ! release
         ! restore a sid=$sid order=11 rooms=r 11:m
-        a < 42["m",11,"*-b"]
         {CONNECTED}
+        a < 42["m",11,"*-b"]
         = sockets 1
         = rooms 1
         a > 41
@@ -550,8 +550,8 @@ fn a_process_with_fewer_shards_restores_those_of_one_with_more() {
         a: shard=1
         {ASK}
         ! restore a sid=$sid order=11 rooms=r 11:m
-        a < 42["m",11,"*-b"]
         {CONNECTED}
+        a < 42["m",11,"*-b"]
         ! cast 0:/ to=$sid m [12] order=12
         a < 42["m",12,"*-c"]
         a: shard=0

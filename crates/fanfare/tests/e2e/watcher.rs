@@ -53,7 +53,7 @@ impl Watcher {
             Self { url, namespace, packets, next_ack: 0, has_offsets, newest_offset: String::new() };
         let auth = if auth.is_null() { String::new() } else { auth.to_string() };
         watcher.post(&format!("40{}{auth}", watcher.namespace));
-        // A socket that is recovered gets what it missed first.
+        // A socket that is recovered gets what it missed first, if one reply takes all.
         let mut missed = Vec::new();
         let packet = loop {
             let packet = watcher.packet();

@@ -134,7 +134,8 @@ impl Peer {
         self.next_event = 0;
         for membership in self.namespaces.values_mut() {
             membership.is_joined = false;
-            membership.early.clear();
+            // The stock client would keep them, and give them to the application with those that it is sent again.
+            assert!(membership.early.is_empty(), "events came that should not without their CONNECT");
         }
     }
 
