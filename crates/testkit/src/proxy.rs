@@ -3,6 +3,7 @@
 //!
 //! For tests with real connections only: it has a port that the system gives, and two threads for each connection.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +30,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     targets: Vec<SocketAddr>,
+    /// Where the next connections go, out of turn.
+    next: VecDeque<SocketAddr>,
     /// Whose turn it is.
     turn: usize,
     is_silent: bool,
@@ -99,6 +102,11 @@ impl Proxy {
         self.shared.lock().targets = targets.into();
     }
 
+    /// Has the next connection go to this target, out of turn; called again, the one after it.
+    pub fn send_next_to(&self, target: SocketAddr) {
+        self.shared.lock().next.push_back(target);
+    }
+
     /// Ends all connections that are open; new ones are taken as before.
     pub fn cut(&self) {
         let open = std::mem::take(&mut self.shared.lock().open);
@@ -134,6 +142,9 @@ impl Shared {
     /// The targets from the one whose turn it is on: who cannot be reached makes way for the next.
     fn next_targets(&self) -> Vec<SocketAddr> {
         let mut state = self.lock();
+        if let Some(target) = state.next.pop_front() {
+            return vec![target];
+        }
         let mut targets = state.targets.clone();
         if !targets.is_empty() {
             let first = state.turn % targets.len();
@@ -186,8 +197,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::port::Port;
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     /// Greets with a letter, then sends back what comes.
     fn echo(letter: u8) -> SocketAddr {
@@ -221,13 +233,14 @@ mod tests {
 
     #[test]
     fn connections_go_to_the_targets_in_turn_and_past_those_that_are_gone() {
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let gone = Port::hold();
         let proxy = Proxy::start([echo(b'a'), echo(b'b')]).unwrap();
         let letters: Vec<u8> = (0..4).map(|_| connect(&proxy).1).collect();
         assert_eq!(letters, b"abab");
         assert_eq!(proxy.accepted(), 4);
-        proxy.set_targets([gone, echo(b'c')]);
-        assert_eq!([connect(&proxy).1, connect(&proxy).1], *b"cc");
+        proxy.set_targets([gone.address(), echo(b'c')]);
+        proxy.send_next_to(echo(b'd'));
+        assert_eq!([connect(&proxy).1, connect(&proxy).1, connect(&proxy).1], *b"dcc");
     }
 
     #[test]
@@ -252,11 +265,14 @@ mod tests {
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
         let (mut stream, letter) = connect(&proxy);
         assert_eq!(letter, b'a');
-        let address = proxy.address();
+        // Nobody else gets its port when it is free.
+        let port = Port::hold();
+        let other = Proxy::start_on(port.address(), []).unwrap();
         drop(proxy);
         assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+        drop(other);
         // Refused, as soon as the listener's thread has seen it.
-        while TcpStream::connect(address).is_ok() {
+        while TcpStream::connect(port.address()).is_ok() {
             thread::sleep(Duration::from_millis(1));
         }
     }

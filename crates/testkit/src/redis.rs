@@ -5,19 +5,21 @@
 //! They need the program `redis-server`, so tests that use them are `#[ignore]`d by default.
 
 use std::io::{BufRead, BufReader, Error, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::port::Port;
+
 /// How long is waited for a server to do what it must. It takes a fraction of a second where nothing else runs.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Waits until something is so.
 ///
 /// # Panics
-/// If it is not so within a minute; `what` says what was waited for.
+/// If it is not so within three minutes; `what` says what was waited for.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
@@ -30,7 +32,10 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[derive(Debug)]
 pub struct RedisServer {
     child: Option<Child>,
-    port: u16,
+    /// Its own also while it is killed.
+    port: Port,
+    /// Where the nodes of a Cluster speak with each other.
+    cluster_port: Option<Port>,
     folder: PathBuf,
     arguments: Vec<String>,
 }
@@ -60,28 +65,25 @@ impl RedisServer {
     /// As [`RedisServer::start`].
     #[must_use]
     pub fn start_with(options: &[&str]) -> Self {
-        let folder = fresh_folder();
-        // Somebody else may take the port before the server does.
-        for _ in 0..10 {
-            let port = free_port();
-            let mut arguments = vec!["--port".to_owned(), port.to_string()];
-            arguments.extend(["--bind", "127.0.0.1", "--dir"].map(str::to_owned));
-            arguments.push(folder.display().to_string());
-            arguments.extend(options.iter().map(|option| (*option).to_owned()));
-            let mut server = Self { child: None, port, folder: folder.clone(), arguments };
-            if server.try_start() {
-                return server;
-            }
-            // The folder is the next one's.
-            server.folder = PathBuf::new();
-        }
-        panic!("redis-server does not start; see {}", folder.display());
+        let (folder, port) = (fresh_folder(), Port::hold());
+        let mut arguments = vec!["--port".to_owned(), port.number().to_string()];
+        arguments.extend(["--bind", "127.0.0.1", "--dir"].map(str::to_owned));
+        arguments.push(folder.display().to_string());
+        arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        let mut server = Self { child: None, port, cluster_port: None, folder, arguments };
+        assert!(server.try_start(), "redis-server does not start: {}", server.log());
+        server
+    }
+
+    /// What it has written so far.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     /// Where it listens, on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Its folder: what it keeps, and its log.
@@ -93,7 +95,7 @@ impl RedisServer {
     /// Its address.
     #[must_use]
     pub fn address(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.port.address())
     }
 
     /// Ends it at once, as a loss of power would, but for what the system has.
@@ -129,7 +131,7 @@ impl RedisServer {
     /// # Errors
     /// The way to the server, or what it says is wrong.
     pub fn try_ask(&self, words: &[&str]) -> Result<String, Error> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        let stream = TcpStream::connect(self.port.address())?;
         stream.set_read_timeout(Some(LIMIT))?;
         let mut command = format!("*{}\r\n", words.len());
         for word in words {
@@ -177,10 +179,8 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
-        if !self.folder.as_os_str().is_empty() {
-            // What cannot be deleted is the system's to clear away.
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
+        // What cannot be deleted is the system's to clear away.
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -206,14 +206,14 @@ impl RedisSentinels {
     #[must_use]
     pub fn start() -> Self {
         let first = RedisServer::start();
-        let port = first.port.to_string();
+        let port = first.port().to_string();
         // A replica need not wait for others that might want to have the same.
         assert_eq!(first.ask(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]), "OK");
         let second = RedisServer::start_with(&["--save", "", "--replicaof", "127.0.0.1", &port]);
         until("the replica follows", || {
             second.ask(&["INFO", "replication"]).contains("master_link_status:up")
         });
-        let sentinels = (0..3).map(|_| start_sentinel(first.port)).collect();
+        let sentinels = (0..3).map(|_| start_sentinel(first.port())).collect();
         let all = Self { first, second, sentinels };
         until("the Sentinels know all", || {
             all.sentinels.iter().all(|sentinel| {
@@ -227,7 +227,7 @@ impl RedisSentinels {
     /// Their address.
     #[must_use]
     pub fn address(&self) -> String {
-        let hosts = self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port));
+        let hosts = self.sentinels.iter().map(|sentinel| sentinel.port.address().to_string());
         format!("redis+sentinel://{}/{}", hosts.collect::<Vec<_>>().join(","), Self::MASTER)
     }
 }
@@ -236,15 +236,17 @@ fn start_sentinel(master: u16) -> RedisServer {
     let folder = fresh_folder();
     let file = folder.join("sentinel.conf");
     let name = RedisSentinels::MASTER;
-    let port = free_port();
+    let port = Port::hold();
+    // Five seconds: one that is slow because the machine is busy is not to be replaced.
     let text = format!(
-        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {name} 127.0.0.1 {master} 2\n\
-         sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 3000\n",
+        "port {}\nbind 127.0.0.1\ndir {}\nsentinel monitor {name} 127.0.0.1 {master} 2\n\
+         sentinel down-after-milliseconds {name} 5000\nsentinel failover-timeout {name} 10000\n",
+        port.number(),
         folder.display()
     );
     std::fs::write(&file, text).expect("a configuration can be written");
     let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
-    let mut server = RedisServer { child: None, port, folder, arguments };
+    let mut server = RedisServer { child: None, port, cluster_port: None, folder, arguments };
     server.restart();
     server
 }
@@ -266,35 +268,40 @@ impl RedisCluster {
     /// As [`RedisServer::start`].
     #[must_use]
     pub fn start() -> Self {
-        let nodes: Vec<(RedisServer, String)> = (0..3)
+        let nodes: Vec<RedisServer> = (0..3)
             .map(|_| {
-                let bus = free_port().to_string();
-                let options = ["--save", "", "--cluster-enabled", "yes", "--cluster-port", &bus];
-                let more = ["--cluster-node-timeout", "2000"];
-                (RedisServer::start_with(&[&options[..], &more].concat()), bus)
+                let bus = Port::hold();
+                let number = bus.number().to_string();
+                let options = ["--save", "", "--cluster-enabled", "yes", "--cluster-port", &number];
+                // None is thought to be gone because the machine is busy.
+                let more = ["--cluster-node-timeout", "60000"];
+                let mut node = RedisServer::start_with(&[&options[..], &more].concat());
+                node.cluster_port = Some(bus);
+                node
             })
             .collect();
-        for (at, (node, _)) in (0..).zip(&nodes) {
+        for (at, node) in (0..).zip(&nodes) {
             let (from, to) = (SLOTS * at / 3, SLOTS * (at + 1) / 3 - 1);
             assert_eq!(node.ask(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]), "OK");
-            for (other, bus) in &nodes {
-                let port = other.port.to_string();
-                assert_eq!(node.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]), "OK");
+            for other in &nodes {
+                let bus = other.cluster_port.as_ref().map_or(0, Port::number).to_string();
+                let port = other.port().to_string();
+                assert_eq!(node.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "OK");
             }
         }
         until("the Cluster serves all slots", || {
-            nodes.iter().all(|(node, _)| {
+            nodes.iter().all(|node| {
                 let told = node.ask(&["CLUSTER", "INFO"]);
                 told.contains("cluster_state:ok") && told.contains("cluster_known_nodes:3")
             })
         });
-        Self { nodes: nodes.into_iter().map(|(node, _)| node).collect() }
+        Self { nodes }
     }
 
     /// Its address.
     #[must_use]
     pub fn address(&self) -> String {
-        let hosts = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let hosts = self.nodes.iter().map(|node| node.port.address().to_string());
         format!("redis+cluster://{}", hosts.collect::<Vec<_>>().join(","))
     }
 
@@ -315,7 +322,7 @@ impl RedisCluster {
             if keys.is_empty() {
                 break;
             }
-            let port = to.port.to_string();
+            let port = to.port().to_string();
             let command = ["MIGRATE", "127.0.0.1", &port, "", "0", "60000", "KEYS"];
             let keys: Vec<&str> = keys.split(' ').collect();
             assert_eq!(from.ask(&[&command[..], &keys].concat()), "OK");
@@ -324,11 +331,6 @@ impl RedisCluster {
             assert_eq!(node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &ids[1]]), "OK");
         }
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("some port is free");
-    listener.local_addr().expect("a listener has an address").port()
 }
 
 fn fresh_folder() -> PathBuf {

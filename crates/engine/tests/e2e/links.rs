@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use engine::{One, Reason, Recovery, Server};
 use sio_client::{Notice, Options, Transports};
+use testkit::port::Port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::peers::{SECOND, connect, connect_with, event, listen, notice, until};
+use crate::peers::{PATIENCE, connect, connect_with, event, listen, notice, until};
 
 /// Sockets are in the room `all`; `fall` cuts the caller's link and emits `missed` while it is away.
 fn falling(recovery: Option<Recovery>) -> Server {
@@ -35,7 +36,7 @@ async fn with_recovery_a_lost_socket_gets_its_id_rooms_and_missed_events_back() 
     // The system spreads connections over the shards, so most of these come back to another one than they left.
     for _ in 0..12 {
         let mut client = connect_with(&url, |options| options.transports = Transports::WebSocket).await;
-        client.emit_with_ack("join", &One(()), SECOND).await.unwrap();
+        client.emit_with_ack("join", &One(()), PATIENCE).await.unwrap();
         let before = client.sid().unwrap();
         client.emit("fall", &One(())).await.unwrap();
         assert!(matches!(notice(&mut client).await, Notice::Disconnected { will_reconnect: true, .. }));
@@ -50,9 +51,9 @@ async fn with_recovery_a_lost_socket_gets_its_id_rooms_and_missed_events_back() 
         assert_eq!(event(&mut client, "live").await.values().unwrap()[0], 1);
         client.close().await;
     }
-    let stats = server.stats(false).await;
-    assert_eq!(stats.total(|it| it.sockets_recovered), 12);
-    assert_eq!((stats.held(|it| it.sockets), stats.held(|it| it.sockets_lost)), (0, 0));
+    let left = async || server.stats(false).await.held(|it| it.sockets + it.sockets_lost);
+    until("all have left for good", async || left().await == 0).await;
+    assert_eq!(server.stats(false).await.total(|it| it.sockets_recovered), 12);
     server.shutdown(Duration::ZERO).await;
 }
 
@@ -61,7 +62,7 @@ async fn without_recovery_a_lost_socket_comes_back_as_a_new_one() {
     let server = falling(None);
     let url = listen(&server).await;
     let mut client = connect(&url).await;
-    client.emit_with_ack("join", &One(()), SECOND).await.unwrap();
+    client.emit_with_ack("join", &One(()), PATIENCE).await.unwrap();
     let before = client.sid().unwrap();
     client.emit("fall", &One(())).await.unwrap();
     assert!(matches!(notice(&mut client).await, Notice::Disconnected { will_reconnect: true, .. }));
@@ -101,9 +102,7 @@ async fn who_does_not_read_is_dropped_and_the_others_go_on() {
     let mut bytes = request.as_bytes().to_vec();
     ws_proto::encode_frame_masked(&mut bytes, ws_proto::OpCode::Text, b"40", [1, 2, 3, 4]);
     lazy.write_all(&bytes).await.unwrap();
-    while server.of("/").fetch_sockets().await.len() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("both are there", async || server.of("/").fetch_sockets().await.len() == 2).await;
     // 64 MiB at the most: what the kernel takes for a peer that does not read is far less.
     let text = "x".repeat(64 * 1024);
     let mut sent = 0;
@@ -128,7 +127,8 @@ async fn who_does_not_read_is_dropped_and_the_others_go_on() {
 async fn a_shutdown_sends_everyone_away_and_frees_the_port() {
     let (builder, mut reasons) = reporting();
     let server = builder.shards(2).build().unwrap();
-    let url = listen(&server).await;
+    let port = Port::hold();
+    let url = format!("http://{}", server.listen(port.address()).await.unwrap());
     let mut clients = Vec::new();
     for transports in [Transports::WebSocket, Transports::Polling, Transports::WebSocket, Transports::Upgrade]
     {
@@ -145,9 +145,7 @@ async fn a_shutdown_sends_everyone_away_and_frees_the_port() {
         assert!(matches!(notice(client).await, Notice::Disconnected { will_reconnect: true, .. }));
     }
     let address = url.trim_start_matches("http://");
-    while TcpStream::connect(address).await.is_ok() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("nobody listens", async || TcpStream::connect(address).await.is_err()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,14 +193,14 @@ async fn a_server_that_drains_refuses_new_sessions_and_serves_those_it_has() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_another_server_has_is_refused() {
     let (first, second) = (falling(None), falling(None));
-    let address = first.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let port = Port::hold();
+    let address = first.listen(port.address()).await.unwrap();
     let refused = second.listen(address).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse);
     first.shutdown(Duration::ZERO).await;
     // What is left of the first one's connections is no reason to wait.
-    while second.listen(address).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the second has the port", async || second.listen(address).await.is_ok()).await;
+    second.shutdown(Duration::ZERO).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,14 +10,14 @@ use http::HeaderValue;
 use http::header::CONNECTION;
 use serde_json::{Value, json};
 use sio_client::{Client, Options, Transports};
+use testkit::port::Port;
 use testkit::proxy::Proxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-use crate::peers::{auth, connect_with, disconnected, event, listen, quiet, until};
+use crate::peers::{LIMITS, PATIENCE, auth, connect_with, disconnected, event, listen, quiet, until};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// One node: its listeners stand behind proxies, so that it can die without a word.
@@ -63,9 +63,14 @@ impl Nodes {
         format!("http://{}", self.balancer.address())
     }
 
+    /// Where the nodes are reached.
+    fn publics(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().flat_map(|node| &node.public).map(Proxy::address).collect()
+    }
+
     /// A client of each node, with the node's number. Who comes through the balancer after them comes to any node.
     async fn clients_everywhere(&self, transports: Transports) -> Vec<(Client, u16)> {
-        let publics: Vec<_> = self.nodes.iter().map(|node| node.public.as_ref().unwrap().address()).collect();
+        let publics = self.publics();
         let mut clients = Vec::new();
         for (number, public) in (1..).zip(&publics) {
             self.balancer.set_targets([*public]);
@@ -155,8 +160,12 @@ async fn polling_sessions_live_although_no_request_finds_their_node_by_itself() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_reaches_another_node_becomes_a_tunnel() {
     let nodes = Nodes::start(3).await;
+    let publics = nodes.publics();
     let mut clients = Vec::new();
-    for _ in 0..9 {
+    for home in [0, 1, 2].repeat(3) {
+        // All but the first of its requests come to nodes that do not have the session.
+        nodes.balancer.send_next_to(publics[home]);
+        nodes.balancer.set_targets([publics[(home + 1) % 3], publics[(home + 2) % 3]]);
         let mut client = connect_with(&nodes.url(), by(Transports::Upgrade)).await;
         for number in 0..20 {
             echo(&client, json!(number)).await;
@@ -168,7 +177,7 @@ async fn an_upgrade_that_reaches_another_node_becomes_a_tunnel() {
         async || nodes.sum(|it| it.held(|it| it.sessions_websocket) as u64).await == clients.len() as u64;
     until("all are upgraded", upgraded).await;
     let tunnels = nodes.sum(|it| it.tunnels as u64).await;
-    assert!(tunnels > 0, "not every upgrade comes to the right node by chance");
+    assert_eq!(tunnels, clients.len() as u64, "none has come to the right node");
     for client in &mut clients {
         push(client, 300_000).await;
         echo(client, json!("x".repeat(200_000))).await;
@@ -194,7 +203,7 @@ async fn clients_of_a_node_that_dies_come_back_on_another() {
         // As an application does that sends once more what was not answered.
         let back = async {
             loop {
-                match client.emit_with_ack("node", &NoArgs, PATIENCE).await {
+                match client.emit_with_ack("node", &NoArgs, LIMITS[2]).await {
                     Ok(answer) if answer.args::<u16>().unwrap() == 1 => break,
                     Ok(_) | Err(_) => drop(tokio::time::timeout(PAUSE, client.recv()).await),
                 }
@@ -231,8 +240,8 @@ fn poll_of(node: u16) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_cannot_be_asked_is_as_a_session_that_has_ended() {
-    // A port that nobody listens on.
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let nobody = Port::hold();
+    let closed = nobody.address();
     let server =
         Server::builder().node(1).forward(move |node| (node == 2).then_some(closed)).build().unwrap();
     let address = server.listen(([127, 0, 0, 1], 0).into()).await.unwrap();

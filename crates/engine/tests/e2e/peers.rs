@@ -6,9 +6,13 @@ use engine::Server;
 use serde_json::Value;
 use sio_client::{Client, ConnectFault, Event, Notice, Options, Reconnect};
 
-/// How long anything may take that should happen at once; the machine may be busy.
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take that should happen at once. Long: the machine may be busy, or stand still.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Limits within which something is to happen that should, and which are waited out for what must not: the next one is
+/// taken if the machine was too slow for the one before.
+pub(crate) const LIMITS: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(60)];
 
 /// Listens on a port that the system gives; answers its address as a URL.
 pub(crate) async fn listen(server: &Server) -> String {
@@ -35,8 +39,8 @@ pub(crate) async fn try_connect(
     change: impl FnOnce(&mut Options),
 ) -> Result<Client, ConnectFault> {
     let delay = Duration::from_millis(50);
-    let mut options =
-        Options { reconnect: Some(Reconnect { delay, ..Reconnect::default() }), ..Options::default() };
+    let reconnect = Some(Reconnect { delay, ..Reconnect::default() });
+    let mut options = Options { reconnect, connect_timeout: PATIENCE, ..Options::default() };
     change(&mut options);
     let mut client = Client::connect(url, options).await?;
     match client.recv().await {

@@ -1,33 +1,32 @@
 //! The example `restore`, killed and started again under its clients: they get back what is theirs, each event once.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sio_client::{Client, Notice, Options, Transports};
 use sio_proto::{Many, One};
+use testkit::port::Port;
 
-use crate::peers::{SECOND, auth, connect_with, notice, quiet};
+use crate::peers::{PATIENCE, auth, connect_with, notice, quiet};
 
 /// The example's process and its file; the file goes with this value.
 struct Application {
     child: Child,
-    port: u16,
+    port: Port,
     file: PathBuf,
 }
 
 impl Application {
     fn start() -> Self {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let file = std::env::temp_dir().join(format!("restore-{}-{port}", std::process::id()));
-        Self { child: run(port, &file), port, file }
+        let port = Port::hold();
+        let file = std::env::temp_dir().join(format!("restore-{}-{}", std::process::id(), port.number()));
+        Self { child: run(&port, &file), port, file }
     }
 
     fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.port.address())
     }
 
     fn kill(&mut self) {
@@ -36,7 +35,7 @@ impl Application {
     }
 
     fn start_again(&mut self) {
-        self.child = run(self.port, &self.file);
+        self.child = run(&self.port, &self.file);
     }
 }
 
@@ -47,11 +46,11 @@ impl Drop for Application {
     }
 }
 
-fn run(port: u16, file: &PathBuf) -> Child {
+fn run(port: &Port, file: &PathBuf) -> Child {
     let deps = std::env::current_exe().unwrap();
     let example = deps.ancestors().nth(2).unwrap().join("examples").join("restore");
     let mut child = Command::new(&example)
-        .arg(port.to_string())
+        .arg(port.number().to_string())
         .arg(file)
         .stdout(Stdio::piped())
         .spawn()
@@ -64,7 +63,7 @@ fn run(port: u16, file: &PathBuf) -> Child {
 
 async fn ask(client: &Client, event: &str, args: Value) {
     let Value::Array(args) = args else { panic!("arguments are a list") };
-    let ok: bool = client.emit_with_ack(event, &Many(args), 10 * SECOND).await.unwrap().args().unwrap();
+    let ok: bool = client.emit_with_ack(event, &Many(args), PATIENCE).await.unwrap().args().unwrap();
     assert!(ok, "the dispatcher runs");
 }
 
@@ -163,6 +162,6 @@ async fn who_has_left_for_good_or_never_asked_connects_as_new() {
     let other = plain(&application).await;
     ask(&other, "say", json!(["r", "nobody hears"])).await;
     assert!(quiet(&mut client).await, "it is in no room");
-    let answer = other.emit_with_ack("join", &One("r"), Duration::from_secs(10)).await.unwrap();
+    let answer = other.emit_with_ack("join", &One("r"), PATIENCE).await.unwrap();
     assert!(answer.args::<bool>().unwrap());
 }

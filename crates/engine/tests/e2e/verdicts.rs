@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sio_client::{Client, ConnectFault, Options, Transports};
 use tokio::sync::{Notify, mpsc};
 
-use crate::peers::{auth, connect_with, event, listen, quiet, try_connect, until};
+use crate::peers::{PATIENCE, auth, connect_with, event, listen, quiet, try_connect, until};
 
 /// Middlewares and handlers wait here until the test lets them go on.
 #[derive(Clone)]
@@ -82,8 +82,7 @@ fn options(auth_payload: Value) -> impl FnOnce(&mut Options) {
 }
 
 async fn secret(client: &Client) -> String {
-    let patience = Duration::from_secs(30);
-    client.emit_with_ack("secret", &NoArgs, patience).await.unwrap().args().unwrap()
+    client.emit_with_ack("secret", &NoArgs, PATIENCE).await.unwrap().args().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +102,8 @@ async fn a_verdict_is_for_the_peer_that_it_was_asked_about_and_for_no_other_with
     assert_eq!(begun.recv().await.as_deref(), Some("welcome"));
     welcome.abort();
     assert!(welcome.await.is_err());
-    until("it is lost again", async || server.stats(false).await.held(|it| it.sockets_lost) == 1).await;
+    until("it has gone", async || server.stats(false).await.held(|it| it.sessions) == 0).await;
+    assert_eq!(server.stats(false).await.held(|it| it.sockets_lost), 1, "it is lost again");
     // One that will be turned away waits for its own verdict.
     let (target, payload) = (url.clone(), coming("wrong", "no"));
     let wrong = tokio::spawn(async move { try_connect(&target, options(payload)).await.map(|_| ()) });

@@ -9,7 +9,8 @@ import { io } from "socket.io-client";
 const [redisUrl, kind] = process.argv.slice(2);
 const [pub, sub] = [0, 1].map(() => createClient({ url: redisUrl }));
 await Promise.all([pub.connect(), sub.connect()]);
-const adapter = kind === "classic" ? createAdapter(pub, sub) : createShardedAdapter(pub, sub);
+const requestsTimeout = 120_000;
+const adapter = kind === "classic" ? createAdapter(pub, sub, { requestsTimeout }) : createShardedAdapter(pub, sub);
 const http = createServer();
 const server = new Server(http, { adapter });
 const tell = (line) => console.log(JSON.stringify(line));
@@ -19,7 +20,7 @@ server.on("connection", (socket) => {
 });
 server.on("reload", (number, answer) => (answer ? answer(number + 1) : tell(["reload", number])));
 await new Promise((resolve) => http.listen(0, "127.0.0.1", resolve));
-const client = io(`http://127.0.0.1:${http.address().port}`, { transports: ["websocket"], reconnection: false });
+const client = io(`http://127.0.0.1:${http.address().port}`, { transports: ["websocket"], reconnection: false, timeout: 120_000 });
 client.on("connect", () => tell(["ready", client.id]));
 client.on("disconnect", (reason) => tell(["gone", reason]));
 client.onAny((name, ...args) => {

@@ -3,11 +3,11 @@
 import assert from "node:assert/strict";
 import { io } from "socket.io-client";
 
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 
 // A connected client; `next(name)` resolves with the arguments of the next event of that name.
 export async function watcher(url, namespace = "/") {
-  const socket = io(url + namespace, { transports: ["websocket"], forceNew: true });
+  const socket = io(url + namespace, { transports: ["websocket"], forceNew: true, timeout: PATIENCE_MS });
   const seen = new Map();
   const waiting = new Map();
   const all = [];

@@ -12,7 +12,7 @@ use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
-use crate::fanfare::{DataDir, Fanfare, Reply, agent, command};
+use crate::fanfare::{DataDir, Fanfare, PATIENCE, Reply, agent, command, until};
 use crate::installed::succeed;
 use crate::watcher::Watcher;
 
@@ -86,19 +86,22 @@ impl Guarded {
         Reply::of(agent().run(request.body(body.to_owned()).expect("a request")).expect("an answer"))
     }
 
-    /// Lines of the audit log with this action. Waits for the first for a moment: it is written beside the answer.
-    fn audited(&self, action: &str) -> Vec<Value> {
-        let until = Instant::now() + Duration::from_secs(5);
-        loop {
-            let text = std::fs::read_to_string(&self.log).expect("a log");
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let found: Vec<Value> =
-                lines.filter(|line| line["target"] == "audit" && line["action"] == action).collect();
-            if !found.is_empty() || Instant::now() > until {
-                return found;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    /// Lines of the audit log with this action.
+    fn audit(&self, action: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.log).expect("a log");
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["target"] == "audit" && line["action"] == action).collect()
+    }
+
+    /// The same, once there are as many as this at least: they are written beside the answer.
+    fn audited(&self, action: &str, count: usize) -> Vec<Value> {
+        until(PATIENCE, &format!("{count} times {action}"), || self.audit(action).len() >= count);
+        self.audit(action)
+    }
+
+    /// Waits for a line of the audit log with this action, of which this holds.
+    fn audits(&self, action: &str, holds: impl Fn(&Value) -> bool) {
+        until(PATIENCE, action, || self.audit(action).iter().any(&holds));
     }
 
     /// Asserts that none of these texts is anywhere in the log.
@@ -183,12 +186,12 @@ fn whoever_cannot_prove_who_they_are_is_refused_with_the_reason() {
             assert_eq!(guarded.refused(namespace, auth), *code, "{namespace} {auth}");
         }
     }
-    let audited = guarded.audited("connect_refused");
+    let audited = guarded.audited("connect_refused", attempts.len() * 3);
     assert_eq!(audited.len(), attempts.len() * 3);
     for (_, code) in &attempts {
         assert!(audited.iter().any(|line| line["code"] == *code && line["address"] == "127.0.0.1"), "{code}");
     }
-    assert_eq!(guarded.audited("connect")[0]["user"], "ann");
+    assert_eq!(guarded.audited("connect", 1)[0]["user"], "ann");
     guarded.keeps_quiet_about(&[&none, &foreign, "nonsense", "ff_00000000_secret", &KEY[1..]]);
 }
 
@@ -268,9 +271,8 @@ fn rooms_of_others_stay_closed() {
     guarded.request("POST", "/api/v1/events", Some(KEY), &event);
     assert_eq!(ann.event().0, "ours", "nothing of the others' rooms came before it");
 
-    let refused = guarded.audited("join_refused");
-    assert!(refused.iter().any(|line| line["room"] == "admin" && line["user"] == "ann"));
-    assert!(guarded.audited("join").iter().any(|line| line["room"] == "project:p1"));
+    guarded.audits("join_refused", |line| line["room"] == "admin" && line["user"] == "ann");
+    guarded.audits("join", |line| line["room"] == "project:p1");
     assert_eq!(guarded.refused("/admin", &with(&token("ann", &claims))), "role_missing");
     let admin = token("root", &json!({ "roles": "admin" }));
     guarded.connect("/admin", &with(&admin)).unwrap();
@@ -336,9 +338,8 @@ fn requests_need_a_key_or_an_admin() {
     for path in ["/health", "/livez", "/readyz", "/", "/ui/page.js", "/socket.io/socket.io.min.js"] {
         assert_eq!(guarded.request("GET", path, None, "").status, 200, "{path}");
     }
-    let refused = guarded.audited("request_refused");
-    assert!(refused.iter().any(|line| line["code"] == "scope_missing" && line["path"] == "/stats"));
-    assert!(guarded.audited("operate").iter().any(|line| line["path"] == "/api/v1/revocations"));
+    guarded.audits("request_refused", |line| line["code"] == "scope_missing" && line["path"] == "/stats");
+    guarded.audits("operate", |line| line["path"] == "/api/v1/revocations");
     guarded.keeps_quiet_about(&[&ci, &ann, &admin]);
 }
 
@@ -373,7 +374,7 @@ fn what_is_revoked_ends_at_once_and_cannot_be_replayed() {
     assert_eq!(revoke(json!({ "session": "s-t3" })), 1);
     assert_eq!(three.end(), []);
     assert_eq!(guarded.refused("/", &with(&bob)), "token_revoked");
-    assert_eq!(guarded.audited("revoke").len(), 3);
+    assert_eq!(guarded.audited("revoke", 3).len(), 3);
     for bad in ["{}", "{\"user\":\"\"}", "{\"user\":\"a\",\"jti\":\"b\"}", "{\"room\":\"a\"}", "7"] {
         let reply = guarded.request("POST", "/api/v1/revocations", Some(KEY), bad);
         assert_eq!(reply.refusal(), (400, "bad_request".to_owned()), "{bad}");
@@ -410,12 +411,12 @@ fn what_is_revoked_stays_so_through_a_crash() {
     assert!(guarded.connect("/", &with(&later)).is_ok(), "what was issued later is good");
     drop(guarded);
 
-    // Kept for a second only: by now there is nothing left of a new one.
-    let guarded = Guarded::start_with("revoked-shortly", &environment, &["auth.revocations_kept=1s"]);
+    // Kept for a few seconds only: after that there is nothing left of a new one.
+    let guarded = Guarded::start_with("revoked-shortly", &environment, &["auth.revocations_kept=8s"]);
     let reply = guarded.request("POST", "/api/v1/revocations", Some(KEY), r#"{"jti":"t4"}"#);
     assert_eq!(reply.status, 200);
     assert_eq!(guarded.refused("/", &with(&good)), "token_revoked");
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(8_500));
     drop(guarded);
     let guarded = Guarded::start_with("revoked-no-more", &environment, &[]);
     assert!(guarded.connect("/", &with(&good)).is_ok());
@@ -424,8 +425,9 @@ fn what_is_revoked_stays_so_through_a_crash() {
 
 #[test]
 fn a_socket_ends_with_its_token_unless_it_brings_a_new_one() {
-    let guarded = Guarded::start("expiry", &["auth.expiry_warning=2s"]);
-    let end = seconds() + 4;
+    // Long enough for all that must be done before the end, also if the machine stands still meanwhile.
+    let guarded = Guarded::start("expiry", &["auth.expiry_warning=15s"]);
+    let end = seconds() + 20;
     let short = token("ann", &json!({ "exp": end, "projects": ["p1", "p2"] }));
     let (mut leaver, _) = guarded.connect("/", &with(&short)).unwrap();
     let (mut stayer, greeting) = guarded.connect("/", &with(&short)).unwrap();
@@ -434,7 +436,7 @@ fn a_socket_ends_with_its_token_unless_it_brings_a_new_one() {
     }
     let (name, told) = stayer.event();
     assert_eq!(name, "token_expiring");
-    assert!(told["expires_in_ms"].as_u64().is_some_and(|left| left <= 2000), "{told}");
+    assert!(told["expires_in_ms"].as_u64().is_some_and(|left| left <= 15_000), "{told}");
 
     for (bad, code) in [
         (json!({ "token": token("bob", &json!({})) }), "token_other_user"),
@@ -450,8 +452,8 @@ fn a_socket_ends_with_its_token_unless_it_brings_a_new_one() {
 
     assert_eq!(leaver.end().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["token_expiring"]);
     let ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-    assert!((ended - end as f64).abs() <= 1.0, "{ended} {end}");
-    assert_eq!(guarded.audited("expired")[0]["user"], "ann");
+    assert!(ended >= end as f64 - 1.0, "{ended} {end}");
+    assert_eq!(guarded.audited("expired", 1)[0]["user"], "ann");
 
     std::thread::sleep(Duration::from_secs(2));
     let event = json!({ "event": "still", "room": "project:p1" }).to_string();
@@ -459,16 +461,16 @@ fn a_socket_ends_with_its_token_unless_it_brings_a_new_one() {
     assert_eq!(stayer.event().0, "still", "same socket, same rooms");
     assert_eq!(stayer.ask("ping", &json!(1)).0["ok"], true);
     assert_eq!(greeting["user_id"], "ann");
-    assert_eq!(guarded.audited("expired").len(), 1);
+    assert_eq!(guarded.audited("expired", 1).len(), 1);
 
     let endless = signed(SECRET, &json!({ "sub": "ann" }));
     let (mut late, _) = guarded.connect("/", &with(&endless)).unwrap();
-    let soon = token("ann", &json!({ "exp": seconds() + 1 }));
+    let soon = token("ann", &json!({ "exp": seconds() + 8 }));
     let (answer, before) = late.ask("refresh_token", &with(&soon));
     assert_eq!(answer["ok"], true);
     let told: Vec<String> = before.into_iter().chain(late.end()).map(|(name, _)| name).collect();
     assert_eq!(told, ["token_expiring"], "an end may come by a refresh, too");
-    assert_eq!(guarded.audited("refresh_refused").len(), 2);
+    assert_eq!(guarded.audited("refresh_refused", 2).len(), 2);
     guarded.keeps_quiet_about(&[&short, &long]);
 }
 
@@ -495,20 +497,16 @@ fn keys_of_an_issuer_may_change_while_we_run() {
             pair(seed).sign(message).as_ref().to_vec()
         })
     };
-    let eventually = |token: &str| {
-        let until = Instant::now() + Duration::from_secs(10);
-        while guarded.connect("/", &with(token)).is_err() {
-            assert!(Instant::now() < until, "never accepted");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    };
+    let eventually =
+        |token: &str| until(PATIENCE, "it is accepted", || guarded.connect("/", &with(token)).is_ok());
     eventually(&made(1, "k1"));
-    let fetches = issuer.asked("/keys").len();
+    let (fetches, begun) = (issuer.asked("/keys").len() as u64, Instant::now());
     for _ in 0..20 {
         assert_eq!(guarded.refused("/", &with(&made(9, "k9"))), "token_key_unknown");
     }
-    let caused = issuer.asked("/keys").len() - fetches;
-    assert!(caused <= 3, "made-up keys caused {caused} requests");
+    let caused = issuer.asked("/keys").len() as u64 - fetches;
+    // One in a second.
+    assert!(caused <= 2 + begun.elapsed().as_secs(), "made-up keys caused {caused} requests");
     assert_eq!(guarded.refused("/", &with(&made(2, "k1"))), "token_wrong_signature");
 
     *held.lock().unwrap() = set(&[2]);
@@ -544,7 +542,7 @@ fn the_application_says_who_comes_and_where_to() {
         ("/who", Some("elsewhere"), _) => (302, String::new()),
         ("/who", Some("endless"), _) => (200, " ".repeat(100_000)),
         ("/who", Some("slow"), _) => {
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(3_600));
             (200, r#"{"sub":"ann"}"#.into())
         }
         ("/who", None, _) => (200, r#"{"sub":"guest"}"#.into()),
@@ -556,7 +554,7 @@ fn the_application_says_who_comes_and_where_to() {
         format!("auth.connect_hook_url={}", backend.url("/who")),
         format!("auth.access_hook_url={}", backend.url("/may")),
     );
-    let guarded = Guarded::start_with("hooks", &[], &[&who, &may, "auth.hook_timeout=1s"]);
+    let guarded = Guarded::start_with("hooks", &[], &[&who, &may, "auth.hook_timeout=10s"]);
     let (mut ann, greeting) =
         guarded.connect("/", &json!({ "token": "opaque-ann", "tenant": "t7" })).unwrap();
     assert_eq!(greeting["user_id"], "ann");

@@ -2,22 +2,20 @@
 //! whose scripts run as anybody as long as all folders are theirs.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
+use testkit::port::Port;
 
-use crate::fanfare::DataDir;
+use crate::fanfare::{DataDir, PATIENCE};
 use crate::installed::{python_of, succeed};
 
 /// The server's own script; the one in the path changes to the user `rabbitmq` first.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-
-/// Time that a node may take to start or end, and what is waited for to come about: on a busy machine it is slow.
-const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A node at work. Everything of it ends with it.
 pub(crate) struct Broker {
@@ -27,15 +25,14 @@ pub(crate) struct Broker {
     node: Child,
 }
 
-/// Where it listens.
-#[derive(Clone, Copy)]
+/// Where it listens. All are its own also while it is down.
 struct Ports {
-    plain: u16,
-    tls: u16,
+    plain: Port,
+    tls: Port,
     /// Of the port mapper, without which no node starts.
-    mapper: u16,
+    mapper: Port,
     /// For other nodes, of which there are none.
-    distribution: u16,
+    distribution: Port,
 }
 
 impl Broker {
@@ -45,11 +42,11 @@ impl Broker {
         for name in ["home", "mnesia", "log"] {
             std::fs::create_dir_all(folder.path().join(name)).expect("a folder");
         }
-        let [plain, tls, mapper, distribution] = free_ports();
+        let [plain, tls, mapper, distribution] = std::array::from_fn(|_| Port::hold());
         let ports = Ports { plain, tls, mapper, distribution };
-        configure(&folder, tls);
+        configure(&folder, &ports.tls);
         let mapper = Command::new("epmd")
-            .args(["-address", "127.0.0.1", "-port", &ports.mapper.to_string()])
+            .args(["-address", "127.0.0.1", "-port", &ports.mapper.number().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -57,7 +54,7 @@ impl Broker {
             .expect(
                 "epmd starts: rabbitmq-server must be installed, as `cargo xtask test --only setup` does",
             );
-        let node = spawn(&folder, ports);
+        let node = spawn(&folder, &ports);
         let mut broker = Self { folder, ports, mapper, node };
         broker.wait_until_ready();
         broker
@@ -65,7 +62,7 @@ impl Broker {
 
     /// Its address over TLS; [`Broker::certificate`] must be trusted.
     pub(crate) fn tls_url(&self) -> String {
-        format!("amqps://guest:guest@localhost:{}/", self.ports.tls)
+        format!("amqps://guest:guest@localhost:{}/", self.ports.tls.number())
     }
 
     /// PEM file with its certificate.
@@ -75,7 +72,7 @@ impl Broker {
 
     /// Its address.
     pub(crate) fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/", self.ports.plain)
+        format!("amqp://guest:guest@{}/", self.ports.plain.address())
     }
 
     /// Ends it as an operator does, and starts it again with what it had.
@@ -88,7 +85,7 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(50));
         }
         self.signal(Signal::KILL);
-        self.node = spawn(&self.folder, self.ports);
+        self.node = spawn(&self.folder, &self.ports);
         self.wait_until_ready();
     }
 
@@ -117,7 +114,7 @@ impl Broker {
 
     fn wait_until_ready(&mut self) {
         let begun = Instant::now();
-        while !answers(self.ports.plain) {
+        while !answers(&self.ports.plain) {
             assert_eq!(self.node.try_wait().expect("a child of ours"), None, "the node has ended");
             assert!(begun.elapsed() < PATIENCE, "the node takes no connections");
             std::thread::sleep(Duration::from_millis(100));
@@ -136,21 +133,22 @@ impl Drop for Broker {
 }
 
 /// Its settings: TLS with a certificate of its own.
-fn configure(folder: &DataDir, tls_port: u16) {
+fn configure(folder: &DataDir, tls: &Port) {
     let certified = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("certificate.pem"), certified.cert.pem()).expect("a file");
     std::fs::write(at("key.pem"), certified.signing_key.serialize_pem()).expect("a file");
     let settings = format!(
-        "listeners.ssl.default = 127.0.0.1:{tls_port}\nssl_options.verify = verify_none\n\
+        "listeners.ssl.default = {}\nssl_options.verify = verify_none\n\
          ssl_options.certfile = {}\nssl_options.keyfile = {}\n",
+        tls.address(),
         at("certificate.pem").display(),
         at("key.pem").display(),
     );
     std::fs::write(at("rabbitmq.conf"), settings).expect("a file");
 }
 
-fn spawn(folder: &DataDir, ports: Ports) -> Child {
+fn spawn(folder: &DataDir, ports: &Ports) -> Child {
     let at = |name: &str| folder.path().join(name);
     let log = std::fs::File::create(at("output")).expect("a file");
     Command::new(SERVER)
@@ -158,12 +156,12 @@ fn spawn(folder: &DataDir, ports: Ports) -> Child {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         // The cookie of the node is made there.
         .env("HOME", at("home"))
-        .env("ERL_EPMD_PORT", ports.mapper.to_string())
+        .env("ERL_EPMD_PORT", ports.mapper.number().to_string())
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODENAME", format!("fanfare-{}@localhost", ports.plain))
+        .env("RABBITMQ_NODENAME", format!("fanfare-{}@localhost", ports.plain.number()))
         .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
-        .env("RABBITMQ_NODE_PORT", ports.plain.to_string())
-        .env("RABBITMQ_DIST_PORT", ports.distribution.to_string())
+        .env("RABBITMQ_NODE_PORT", ports.plain.number().to_string())
+        .env("RABBITMQ_DIST_PORT", ports.distribution.number().to_string())
         .env("RABBITMQ_MNESIA_BASE", at("mnesia"))
         .env("RABBITMQ_LOG_BASE", at("log"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", at("plugins"))
@@ -180,17 +178,10 @@ fn spawn(folder: &DataDir, ports: Ports) -> Child {
 }
 
 /// Whether a broker says something to who speaks AMQP. AMQP 0-9-1 §2.2.4.
-fn answers(port: u16) -> bool {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+fn answers(port: &Port) -> bool {
+    let Ok(mut stream) = TcpStream::connect(port.address()) else { return false };
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
     stream.write_all(b"AMQP\0\0\x09\x01").is_ok() && stream.read(&mut [0]).is_ok_and(|bytes| bytes == 1)
-}
-
-/// Ports that are free now.
-fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
-    let listeners: [TcpListener; COUNT] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
 }
 
 fn pid(child: &Child) -> Pid {

@@ -3,16 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use serde_json::json;
+use testkit::port::Port;
 
-use crate::fanfare::{DataDir, Fanfare, Reply, agent, command, until};
+use crate::fanfare::{DataDir, Fanfare, PATIENCE, Reply, agent, command, until};
 use crate::installed::javascript;
 use crate::watcher::Watcher;
-
-/// What is waited for to come about: on a busy machine it is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_server_that_stops_tells_its_sockets_and_refuses_newcomers() {
@@ -74,16 +71,16 @@ fn a_rate_lengthens_the_drain_as_far_as_it_may() {
 #[test]
 #[ignore = "installs socket.io-client with npm"]
 fn stock_clients_miss_nothing_while_a_server_is_deployed_anew() {
-    let (folder, data) = (javascript(), DataDir::new());
-    let start = |port: &str| {
-        let mut serve = command(&["serve", "--only", "api", "--api-port", port, "--drain", "3s"]);
+    let (folder, data, port) = (javascript(), DataDir::new(), Port::hold());
+    let start = || {
+        let mut serve = command(&["serve", "--only", "api", "--drain", "10s"]);
+        serve.args(["--api-port", &port.number().to_string()]);
         Fanfare::spawn(serve.env("FANFARE_DATA_DIR", data.path()))
     };
-    let server = start("0");
+    let server = start();
     let url = server.api().to_owned();
-    let port = url.rsplit(':').next().expect("a port");
     let mut node = Command::new("node");
-    node.current_dir(&folder).args(["drain.mjs", &url, "20"]).stdout(Stdio::piped());
+    node.current_dir(&folder).args(["drain.mjs", &url, "20", "10000"]).stdout(Stdio::piped());
     let mut node = node.spawn().expect("node runs");
     let mut lines = BufReader::new(node.stdout.take().expect("stdout is piped")).lines();
     let mut line = || lines.next().expect("a line").expect("text");
@@ -92,7 +89,7 @@ fn stock_clients_miss_nothing_while_a_server_is_deployed_anew() {
     server.tell_to_stop();
     assert_eq!(line(), "told");
     assert_eq!(server.wait(), Some(0));
-    let server = start(port);
+    let server = start();
     assert_eq!(server.api(), url);
     assert_eq!(line(), "done");
     assert!(node.wait().expect("it ends").success());

@@ -12,12 +12,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
+use testkit::port::Port;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use ureq::Agent;
 
-use crate::fanfare::{DataDir, Fanfare, agent, command};
+use crate::fanfare::{DataDir, Fanfare, PATIENCE, agent, command, until};
 use crate::installed::javascript;
 use crate::ledger::{self, Way};
 
@@ -189,26 +190,23 @@ fn increments_from_many_publishers_add_up_however_often_some_are_repeated() {
 /// A data folder and a port that servers come back to.
 struct Kept {
     data: DataDir,
-    port: Mutex<Option<String>>,
+    port: Port,
 }
 
 impl Kept {
     fn new() -> Self {
-        Self { data: DataDir::new(), port: Mutex::new(None) }
+        Self { data: DataDir::new(), port: Port::hold() }
     }
 
     /// Starts a server on the data of the one before, at its address.
     fn start(&self) -> Fanfare {
-        let mut port = self.port.lock().expect("no panic");
         let mut serve = command(&["serve", "--only", "api"]);
         // All of the log is compared, so all of it is kept.
         serve.args(["--set", "rooms.events_max=100000000", "--set", "rooms.bytes_max=100000000000"]);
         // Watchers on a busy machine may be slow, and are not to be let go of for that.
         serve.args(["--set", "socketio.outbox_bytes_max=67108864"]);
-        serve.args(["--api-port", port.as_deref().unwrap_or("0")]).env("FANFARE_DATA_DIR", self.data.path());
-        let server = Fanfare::spawn(&mut serve);
-        *port = server.api().rsplit(':').next().map(str::to_owned);
-        server
+        serve.args(["--api-port", &self.port.number().to_string()]);
+        Fanfare::spawn(serve.env("FANFARE_DATA_DIR", self.data.path()))
     }
 
     /// Kills a server in the middle of batches from four publishers, starts it again, and compares its log with what
@@ -225,10 +223,7 @@ impl Kept {
             })
             .collect();
         // Something has been answered, and then 20 to 400 ms more, by the clock's last digits.
-        let patience = Instant::now() + Duration::from_secs(60);
-        while told.lock().expect("no panic").is_empty() && Instant::now() < patience {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until(PATIENCE, "something is answered", || !told.lock().expect("no panic").is_empty());
         let chance = u64::from(SystemTime::UNIX_EPOCH.elapsed().expect("a clock").subsec_micros());
         std::thread::sleep(Duration::from_millis(20 + chance % 380));
         log.published_for += began.elapsed();

@@ -8,6 +8,9 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::Response;
 
+/// How long is waited for what must come about: the machine may be busy, or stand still for a while.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
 /// A command of the binary, with nothing in the environment that it reads.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
@@ -74,6 +77,10 @@ impl Fanfare {
         // At once, except for tests that look at how it goes.
         if !command.get_args().any(|argument| argument == "--drain") {
             command.args(["--drain", "0s"]);
+        }
+        // Whoever looks elsewhere for minutes on a slow machine does not lose their sockets.
+        if !command.get_envs().any(|(name, _)| name.to_string_lossy().ends_with("PING_TIMEOUT")) {
+            command.env("FANFARE_SOCKETIO__PING_TIMEOUT", "10m");
         }
         let mut child = command
             .arg("--print-addresses")
@@ -186,11 +193,10 @@ pub(crate) fn signal(child: &Child, signal: rustix::process::Signal) {
 
 /// An HTTP client that takes every status for an answer.
 pub(crate) fn agent() -> Agent {
-    let timeout = Some(std::time::Duration::from_secs(30));
     Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)
-        .timeout_global(timeout)
+        .timeout_global(Some(PATIENCE))
         .build()
         .new_agent()
 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 /// The folder of the JavaScript tests, with what they need.
 pub(crate) fn javascript() -> PathBuf {
@@ -60,11 +61,22 @@ fn install(name: &str, commands: impl Fn(&Path) -> Vec<Command>) -> PathBuf {
     if !is_current {
         let _ = std::fs::remove_file(folder.join("installed"));
         for mut command in commands(&folder) {
-            succeed(&mut command);
+            install_patiently(&mut command);
         }
         std::fs::write(folder.join("installed"), "").expect("a mark");
     }
     folder
+}
+
+/// Registries are far away: what fails is tried again, twice.
+fn install_patiently(command: &mut Command) {
+    for pause in [5, 30] {
+        if command.output().is_ok_and(|output| output.status.success()) {
+            return;
+        }
+        std::thread::sleep(Duration::from_secs(pause));
+    }
+    succeed(command);
 }
 
 fn copy_files(from: &Path, to: &Path) {

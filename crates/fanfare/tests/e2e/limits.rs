@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::auth::{Guarded, KEY, token, with};
-use crate::fanfare::{Fanfare, Reply, agent};
+use crate::fanfare::{Fanfare, PATIENCE, Reply, agent, until};
 use crate::watcher::Watcher;
 
-/// Attempts within which a bucket of a few must be empty. They come faster than it fills.
-const ATTEMPTS_MAX: usize = 100;
+/// Attempts within which a bucket of a few must be empty. They come faster than it fills, also if the machine stands still
+/// for a while.
+const ATTEMPTS_MAX: usize = 500;
 
 /// Repeats until it is refused; answers how often it was not, and the refusal.
 fn until_refused<T>(mut attempt: impl FnMut() -> Option<T>) -> (usize, T) {
@@ -63,7 +64,7 @@ fn a_socket_that_sends_too_many_commands_is_told_when_to_go_on() {
 
 #[test]
 fn sockets_of_one_user_share_an_allowance_and_others_do_not() {
-    let guarded = Guarded::start("limit-user", &["limits.commands_per_user=1", "limits.burst=4s"]);
+    let guarded = Guarded::start("limit-user", &["limits.commands_per_user=1", "limits.burst=60s"]);
     let (ann, bob) = (with(&token("ann", &json!({}))), with(&token("bob", &json!({}))));
     let mut anns: Vec<Watcher> =
         ["/", "/ws", "/logs"].map(|namespace| guarded.connect(namespace, &ann).unwrap().0).into();
@@ -73,7 +74,8 @@ fn sockets_of_one_user_share_an_allowance_and_others_do_not() {
         turn += 1;
         error(&anns[turn % 3].ask("ping", &json!(1)).0)
     });
-    assert!(passed >= 4, "{passed}");
+    let emptied = Instant::now();
+    assert!(passed >= 60, "{passed}");
     assert_eq!(refusal["code"], "rate_limited");
     assert!(refusal["message"].as_str().unwrap().contains("limits.commands_per_user"), "{refusal}");
     assert_eq!(other.ask("ping", &json!(1)).0["ok"], true);
@@ -81,7 +83,8 @@ fn sockets_of_one_user_share_an_allowance_and_others_do_not() {
     drop(anns);
     let (mut again, _) = guarded.connect("/", &ann).unwrap();
     let (passed, _) = until_refused(|| error(&again.ask("ping", &json!(1)).0));
-    assert!(passed < 4, "{passed}");
+    // What has come back since is no new allowance; only a machine that stands still for a minute shows nothing.
+    assert!((passed as f64) <= emptied.elapsed().as_secs_f64() + 1.0, "{passed}");
     assert!(counted(&guarded, "commands_per_user") >= 2);
 }
 
@@ -99,11 +102,7 @@ fn a_user_has_only_so_many_sockets() {
     assert!(guarded.connect("/", &bob).is_ok());
     assert_eq!(counted(&guarded, "sockets_per_user"), 3);
     first.close();
-    let until = Instant::now() + Duration::from_secs(10);
-    while guarded.connect("/", &ann).is_err() {
-        assert!(Instant::now() < until, "the place of a socket that went is never free");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(PATIENCE, "the place of a socket that went is free", || guarded.connect("/", &ann).is_ok());
 }
 
 #[test]
@@ -126,16 +125,21 @@ fn whoever_knocks_too_often_waits_outside() {
     assert!(message.starts_with("rate_limited: ") && message.ends_with("try again in 1 s"), "{message}");
     assert_eq!(server.get("/livez").status, 200, "requests are something else");
 
-    // A session that is in cannot go on to knock from there.
-    let (_, open) = until_refused(|| {
-        std::thread::sleep(Duration::from_millis(300));
-        Some(open()).filter(|reply| reply.status == 200)
-    });
-    let open: Value = serde_json::from_str(&open.body[1..]).expect("json");
-    let session = format!("{url}&sid={}", open["sid"].as_str().expect("a sid"));
-    let mut namespaces = ["", "/ws,", "/logs,", "/admin,"].into_iter();
+    // A session that is in cannot go on to knock from there. Where all namespaces were open once more because the
+    // machine was slow, another session begins.
+    let mut session = String::new();
+    let mut namespaces = [].iter();
     let (_, told) = until_refused(|| {
-        let namespace = namespaces.next().expect("one of them is refused");
+        let namespace = namespaces.next().copied().unwrap_or_else(|| {
+            let (_, open) = until_refused(|| {
+                std::thread::sleep(Duration::from_millis(300));
+                Some(open()).filter(|reply| reply.status == 200)
+            });
+            let open: Value = serde_json::from_str(&open.body[1..]).expect("json");
+            session = format!("{url}&sid={}", open["sid"].as_str().expect("a sid"));
+            namespaces = ["/ws,", "/logs,", "/admin,"].iter();
+            ""
+        });
         agent().post(&session).send(format!("40{namespace}")).expect("an answer");
         let told = Reply::of(agent().get(&session).call().expect("an answer"));
         assert_eq!(told.status, 200);
@@ -172,7 +176,7 @@ fn events_of_a_key_are_counted_one_by_one() {
     let refused = publish("/api/v1/events/batch", &batch(20));
     assert_eq!(refused.refusal(), (429, "rate_limited".to_owned()));
     let wait: u64 = refused.header("retry-after").parse().expect("seconds");
-    assert!((5..=10).contains(&wait), "20 events at 2 a second, some of which came back: {wait}");
+    assert!((1..=10).contains(&wait), "20 events at 2 a second, some of which came back: {wait}");
     let (_, refused) =
         until_refused(|| Some(publish("/api/v1/events", &batch(1))).filter(|reply| reply.status != 201));
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::broker::wait;
 use crate::installed::javascript_of;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "starts redis-server, installs socket.io and its adapter with npm"]

@@ -2,20 +2,18 @@
 //! a stock client behind them.
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use testkit::port::Port;
 use testkit::redis::RedisServer;
 use toml::Value;
 
 use crate::deploy::{default_of, is_served, path_of, text_of};
-use crate::fanfare::{DataDir, Fanfare, agent, until};
+use crate::fanfare::{DataDir, Fanfare, PATIENCE, agent, until};
 use crate::installed::{javascript, succeed};
-
-/// What is waited for to come about: on a busy machine it is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The servers that the examples name.
 const NODES: [&str; 3] = ["10.0.0.11:8000", "10.0.0.12:8000", "10.0.0.13:8000"];
@@ -75,7 +73,7 @@ const KINDS: [Kind; 3] = [NGINX, HAPROXY, CADDY];
 /// A proxy at work.
 struct Proxy {
     child: Child,
-    address: String,
+    port: Port,
     folder: DataDir,
 }
 
@@ -84,11 +82,10 @@ impl Proxy {
     fn start(kind: Kind, nodes: [&str; 3]) -> Self {
         let folder = DataDir::new();
         std::fs::create_dir_all(folder.path()).expect("a folder");
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-        let address = free.to_string();
+        let port = Port::hold();
         let mut text = text_of(&format!("proxies/{}", kind.file));
         let (listens, differently) = kind.listens;
-        let listens = (listens, &*differently.replace("{}", &address));
+        let listens = (listens, &*differently.replace("{}", &port.address().to_string()));
         let nodes = nodes.map(|url| url.trim_start_matches("http://"));
         for (from, to) in NODES.into_iter().zip(nodes).chain([listens]).chain(kind.differs.iter().copied()) {
             assert!(text.contains(from), "{}: no {from}", kind.file);
@@ -103,15 +100,15 @@ impl Proxy {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", kind.program));
-        let proxy = Self { child, address, folder };
+        let proxy = Self { child, port, folder };
         until(PATIENCE, &format!("{} listens: {}", kind.program, proxy.log()), || {
-            TcpStream::connect(&proxy.address).is_ok()
+            TcpStream::connect(proxy.port.address()).is_ok()
         });
         proxy
     }
 
     fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.port.address())
     }
 
     fn log(&self) -> String {

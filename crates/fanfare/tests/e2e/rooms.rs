@@ -9,7 +9,7 @@ use crate::watcher::Watcher;
 
 #[test]
 fn a_room_that_was_made_is_listed_although_nobody_is_in_it() {
-    let server = Fanfare::start(&["--set", "forget.rooms=2s"]);
+    let server = Fanfare::start(&["--set", "forget.rooms=12s"]);
     let make = |path: &str, room: &str| {
         let reply = server.post(path, &json!({ "room": room }).to_string());
         (reply.status, reply.json())

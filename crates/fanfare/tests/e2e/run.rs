@@ -1,12 +1,12 @@
 //! `fanfare run`: real commands, watched.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use testkit::port::Port;
 
 use crate::auth::{Guarded, KEY};
-use crate::fanfare::{Fanfare, command, signal};
+use crate::fanfare::{Fanfare, PATIENCE, command, signal, until};
 use crate::watcher::Watcher;
 
 /// `fanfare run` of a shell script for project `p` as job `j`.
@@ -104,11 +104,18 @@ fn a_command_keeps_its_output_and_exit_code_and_is_watched() {
 fn a_progress_bar_becomes_progress_that_never_goes_back() {
     let server = Fanfare::start(&["--only", "api"]);
     let mut socket = watch(&server);
-    let script =
-        "for n in 0 10 20 5 30 40 50 60 70 80 90; do printf '\\r%3d%%|###' $n; sleep 0.1; done; echo";
-    let output = run(server.api(), script).output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let events = until_end(&mut socket);
+    // What follows too fast is told of by its newest: the rest waits until the first has been seen.
+    let script = "printf '\\r  0%|'; read line; \
+        for n in 10 20 5 30 40 50 60 70 80 90; do printf '\\r%3d%%|###' $n; sleep 0.1; done; echo";
+    let mut child =
+        run(server.api(), script).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it runs");
+    let mut events = Vec::new();
+    while events.last().is_none_or(|(name, _)| name != "agent_progress") {
+        events.push(socket.event());
+    }
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    events.extend(until_end(&mut socket));
     let updates = named(&events, "agent_progress");
     let figures: Vec<f64> = updates.iter().map(|update| update["progress"].as_f64().unwrap()).collect();
     assert!(figures.len() >= 2 && figures.len() <= 11, "{figures:?}");
@@ -219,7 +226,8 @@ fn a_job_whose_runner_was_killed_is_stalled() {
     while socket.event().1["text"] != "ready" {}
     signal(&child, rustix::process::Signal::KILL);
     assert_eq!(child.wait().unwrap().code(), None);
-    while socket.event().1["status"] != "stalled" {}
+    // It may have been thought so before, for a while, on a machine that stood still.
+    while !matches!(socket.event().1["status"].as_str(), Some("stalled" | "lost")) {}
     assert!(matches!(record(&server)["status"].as_str(), Some("stalled" | "lost")));
 }
 
@@ -252,34 +260,27 @@ fn a_command_that_was_asked_to_stop_and_did_is_cancelled() {
 
 #[test]
 fn without_a_server_the_command_runs_and_says_what_was_lost() {
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let began = Instant::now();
-    let output = run(&format!("http://127.0.0.1:{port}"), "echo out; exit 3").output().unwrap();
+    let nobody = Port::hold();
+    let output = run(&format!("http://{}", nobody.address()), "echo out; exit 3").output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(3), &b"out\n"[..]));
     let note = String::from_utf8_lossy(&output.stderr);
     assert!(note.contains("fanfare: 4 events did not reach"), "{note}");
-    // The command is not kept waiting: half a minute is for busy machines.
-    assert!(began.elapsed() < Duration::from_secs(30));
 }
 
 #[test]
 fn lines_wait_for_a_server_that_comes_later() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("http://127.0.0.1:{port}");
+    let port = Port::hold();
+    let url = format!("http://{}", port.address());
     let mut child = run(&url, "echo early; read line; echo late")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let server = Fanfare::spawn(&mut command(&["serve", "--only", "api", "--api-port", &port.to_string()]));
+    let server =
+        Fanfare::spawn(&mut command(&["serve", "--only", "api", "--api-port", &port.number().to_string()]));
     // The early line may come before anybody watches; the log tells that it came.
-    let until = Instant::now() + Duration::from_secs(30);
-    while server.get("/api/v1/rooms/job:j/events").json()["last_seq"] != 3 {
-        assert!(Instant::now() < until, "queued, running and a line never come");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(PATIENCE, "queued, running and a line", || server.last_seq("job:j") == 3);
     let mut socket = watch(&server);
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
     let output = child.wait_with_output().unwrap();

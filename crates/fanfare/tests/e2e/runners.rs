@@ -1,18 +1,14 @@
 //! Runners that hear by webhook what people decide.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
-use crate::fanfare::{DataDir, Fanfare, command, until};
+use crate::fanfare::{DataDir, Fanfare, PATIENCE, command, until};
 
 const SECRET: &str = "what-signs-the-webhooks-of-a-test";
-
-/// Long: the machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server whose runners listen at `backend`.
 fn start(backend: &Backend, data: &DataDir) -> Fanfare {

@@ -1,10 +1,8 @@
 //! Listeners, origins, figures and the end.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use crate::fanfare::{Fanfare, Reply, agent, until};
+use crate::fanfare::{Fanfare, PATIENCE, Reply, agent, until};
 use crate::watcher::Watcher;
 
 #[test]
@@ -50,7 +48,7 @@ fn health_has_the_shape_that_probes_read() {
     let server = Fanfare::start(&[]);
     let _socket = Watcher::connect(server.api(), "/socket.io/", "/");
     // It comes into the dashboard right after it was greeted.
-    until(Duration::from_secs(60), "it is in the dashboard", || {
+    until(PATIENCE, "it is in the dashboard", || {
         server.get("/health").json()["checks"]["socketio_manager"]["rooms"] != 1
     });
     let health = server.get("/health").json();

@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fanfare::{DataDir, Fanfare, Reply, command};
+use crate::fanfare::{DataDir, Fanfare, PATIENCE, Reply, command};
 use crate::watcher::Watcher;
 
 const EVENTS: &str = "/api/v1/events";
@@ -189,10 +189,9 @@ fn what_is_volatile_goes_on(server: &Fanfare) -> Watcher {
     });
     // Over polling a volatile event is for those whose poll is open: it is sent until it meets one.
     let volatile = json!({ "event": "v", "room": "global", "volatile": true }).to_string();
-    for _ in 0..1_000 {
-        if listening.is_finished() {
-            break;
-        }
+    let deadline = Instant::now() + PATIENCE;
+    while !listening.is_finished() {
+        assert!(Instant::now() < deadline, "it meets no open poll");
         assert_eq!(server.post(EVENTS, &volatile).status, 201);
         std::thread::sleep(Duration::from_millis(10));
     }

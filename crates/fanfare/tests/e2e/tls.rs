@@ -1,11 +1,11 @@
 //! TLS: certificates are used, replaced while running, and checked at the start.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use crate::fanfare::{Fanfare, command};
+use crate::fanfare::{Fanfare, PATIENCE, command, until};
 
 #[test]
 fn a_listener_speaks_tls_and_takes_a_new_certificate_while_running() {
@@ -26,11 +26,7 @@ fn a_listener_speaks_tls_and_takes_a_new_certificate_while_running() {
 
     // Halfway through a renewal the files do not go together: the old certificate stays.
     let second = issue(&folder);
-    let until = Instant::now() + Duration::from_secs(20);
-    while !trusts(&second, &url) {
-        assert!(Instant::now() < until, "the new certificate is never used");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until(PATIENCE, "the new certificate is used", || trusts(&second, &url));
     assert!(!trusts(&first, &url));
     std::fs::write(&certificate, "no certificate").unwrap();
     std::thread::sleep(Duration::from_millis(2500));
@@ -67,9 +63,6 @@ fn issue(folder: &Path) -> String {
 fn trusts(certificate: &str, url: &str) -> bool {
     let root = Certificate::from_pem(certificate.as_bytes()).unwrap();
     let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[root])).build();
-    let config = ureq::Agent::config_builder()
-        .tls_config(tls)
-        .proxy(None)
-        .timeout_global(Some(Duration::from_secs(10)));
+    let config = ureq::Agent::config_builder().tls_config(tls).proxy(None).timeout_global(Some(PATIENCE));
     config.build().new_agent().get(url).call().is_ok()
 }

@@ -59,7 +59,7 @@ fn a_workspace_has_all_that_it_needs() {
             .env("ANN", token(&["--sub", "ann", "--project", "shop", "--agent", "builder"]))
             .env("BEN", token(&["--sub", "ben", "--project", "other"]))
             // Long enough to connect with it on a busy machine.
-            .env("SHORT", token(&["--sub", "short", "--ttl", "8s"])),
+            .env("SHORT", token(&["--sub", "short", "--ttl", "20s"])),
     );
 }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { io } from 'socket.io-client';
 
-const [url, count] = process.argv.slice(2);
+const [url, count, drain] = process.argv.slice(2);
 const publish = async (data) => {
   const body = JSON.stringify({ event: 'news', data, room: 'agents' });
   assert.equal((await fetch(`${url}/api/v1/events`, { method: 'POST', body })).status, 201);
@@ -12,7 +12,7 @@ const once = (socket, event) => new Promise((resolve) => socket.once(event, reso
 const clients = await Promise.all(
   Array.from({ length: Number(count) }, async (_, nth) => {
     const transports = [['websocket'], ['polling'], ['polling', 'websocket']][nth % 3];
-    const socket = io(url, { forceNew: true, transports, reconnectionDelay: 100, reconnectionDelayMax: 500 });
+    const socket = io(url, { forceNew: true, transports, reconnectionDelay: 100, reconnectionDelayMax: 500, timeout: 120_000 });
     const client = { socket, seen: [], hints: [], ends: [] };
     socket.on('news', ({ data }) => client.seen.push(data));
     socket.on('server_shutdown', (hint) => client.hints.push(hint));
@@ -42,7 +42,7 @@ await publish(3);
 await all('the last event', ({ seen }) => seen.includes(3));
 for (const { socket, id, seen, hints, ends } of clients) {
   assert.deepEqual(seen, [1, 2, 3]);
-  assert.deepEqual(hints, [{ reason: 'shutdown', reconnect_in_ms: 3000 }]);
+  assert.deepEqual(hints, [{ reason: 'shutdown', reconnect_in_ms: Number(drain) }]);
   assert.deepEqual(ends, ['transport close']);
   assert.equal(socket.recovered, true);
   assert.equal(socket.id, id);

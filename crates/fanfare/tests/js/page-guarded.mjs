@@ -8,11 +8,12 @@ const [url, binary] = process.argv.slice(2);
 const { ANN, ADMIN, KEY } = process.env;
 const browser = await launch();
 
-/** A command of project `demo`, and its exit code. */
-async function run(name, script) {
+/** A command of project `demo` and its exit code, once it was let go on. */
+function run(name, script) {
   const options = ['--project', 'demo', '--name', name, '--url', url];
   const running = spawn(binary, ['run', ...options, '--', 'sh', '-c', script], { env: { ...process.env, FANFARE_API_KEY: KEY } });
-  return (await once(running, 'exit'))[0];
+  const exit = once(running, 'exit').then(([code]) => code);
+  return { exit, goOn: () => running.stdin.end('\n') };
 }
 
 async function open(path) {
@@ -34,7 +35,7 @@ try {
   await page.locator('#sign-in').getByText('token_malformed').waitFor();
 
   // With one it is connected, and each refusal has its reason.
-  assert.equal(await run('early', 'echo before'), 0);
+  assert.equal(await run('early', 'echo before').exit, 0);
   await page.fill('#token', ANN);
   await page.getByRole('button', { name: 'Go on' }).click();
   await page.getByText('connected · WebSocket').waitFor();
@@ -49,10 +50,11 @@ try {
   // Jobs of before come with the room's log, those of now as they happen.
   await page.locator('#log').getByText('before').waitFor();
   await page.locator('#jobs li[data-status="success"]').waitFor();
-  const running = run('late', 'printf "\\r 40%%|###"; sleep 1; echo; echo "error: no"; exit 9');
+  const running = run('late', 'printf "\\r 40%%|###"; read line; echo; echo "error: no"; exit 9');
   const job = page.locator('#jobs li').first();
   await job.getByText('40%', { exact: true }).waitFor();
-  assert.equal(await running, 9);
+  running.goOn();
+  assert.equal(await running.exit, 9);
   await job.getByText('exit code 9').waitFor();
   await page.locator('#log .ERROR').getByText('error: no').waitFor();
   assert.equal(await page.locator('#jobs li').count(), 2);

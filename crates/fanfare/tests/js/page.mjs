@@ -26,10 +26,11 @@ try {
   await line.getByText('<b>not bold</b>').waitFor();
   assert.equal(await line.locator('b').textContent(), 'agent_status_update');
 
-  const script = 'echo "warning: low disk"; printf "\\r 40%%|###"; sleep 0.6; exit 3';
+  const script = 'echo "warning: low disk"; printf "\\r 40%%|###"; read line; exit 3';
   const run = spawn(binary, ['run', '--project', 'demo', '--name', 'nightly', '--url', url, '--', 'sh', '-c', script]);
   const job = page.locator('#jobs li').filter({ hasText: 'nightly' });
   await job.getByText('40%', { exact: true }).waitFor();
+  run.stdin.end('\n');
   const [code] = await once(run, 'exit');
   assert.equal(code, 3);
   await job.getByText('exit code 3').waitFor();

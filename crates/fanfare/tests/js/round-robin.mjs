@@ -15,7 +15,7 @@ http.globalAgent.keepAlive = false;
 
 const faults = [];
 const clients = Array.from({ length: CLIENTS }, (_, nth) => {
-  const socket = io(proxy, { transports, forceNew: true, auth: { userId: `user-${nth}` }, path: '/ws/socket.io/' });
+  const socket = io(proxy, { transports, forceNew: true, auth: { userId: `user-${nth}` }, path: '/ws/socket.io/', timeout: 120_000 });
   const client = { socket, seqs: [], answers: 0 };
   socket.on('n', (event) => client.seqs.push(event.seq));
   socket.on('connect_error', (error) => faults.push(`${nth}: ${error.message} ${error.context?.responseText ?? ''}`));

@@ -19,7 +19,10 @@ def publish(event):
         return json.load(response)["id"]
 
 
-client = socketio.Client(reconnection=False)
+# Longer than anything here takes on a busy machine.
+PATIENCE = 120
+
+client = socketio.Client(reconnection=False, request_timeout=PATIENCE)
 seen = {}
 arrived = threading.Condition()
 
@@ -34,18 +37,18 @@ def catch(event, data):
 
 def wait_for(event):
     with arrived:
-        assert arrived.wait_for(lambda: event in seen, timeout=10), f"{event} never came: {seen}"
+        assert arrived.wait_for(lambda: event in seen, timeout=PATIENCE), f"{event} never came: {seen}"
         return seen.pop(event)
 
 
-client.connect(url, transports=[transport])
+client.connect(url, transports=[transport], wait_timeout=PATIENCE)
 greeting = wait_for("connection_established")
 assert greeting["connection_id"] == client.get_sid(), greeting
 assert greeting["rooms"] == ["dashboard", "global"], greeting
 
 client.emit("join_room", {"room": "tasks"})
 assert wait_for("room_joined") == {"room": "tasks"}
-answer = client.call("ping", {"sent": 1}, timeout=10)
+answer = client.call("ping", {"sent": 1}, timeout=PATIENCE)
 assert answer["ok"] and answer["echo"] == {"sent": 1}, answer
 assert wait_for("pong")["echo"] == {"sent": 1}
 
@@ -56,7 +59,7 @@ assert wrapped["data"] == data and wrapped["id"] == event_id and wrapped["room"]
 
 client.emit("leave_room", {"no": "room"})
 assert wait_for("error")["code"] == "bad_payload"
-assert client.call("subscribe", {"room": ""}, timeout=10)["error"]["code"] == "bad_room_name"
+assert client.call("subscribe", {"room": ""}, timeout=PATIENCE)["error"]["code"] == "bad_room_name"
 print("done", flush=True)
 # Without a goodbye: when a POST has not returned yet, `disconnect()` of python-engineio 4.15.1 drops its close packet, and
 # then waits for the next ping.

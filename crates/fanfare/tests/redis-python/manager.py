@@ -15,15 +15,19 @@ redis_url, url = sys.argv[1:]
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+# Longer than anything here takes on a busy machine.
+PATIENCE = 120
+
+
 class Watcher:
     """A client that remembers what it gets."""
 
     def __init__(self, url, namespace="/"):
-        self.client = socketio.Client(reconnection=False)
+        self.client = socketio.Client(reconnection=False, request_timeout=PATIENCE)
         self.all = []
         self.arrived = threading.Condition()
         self.client.on("*", self.catch, namespace=namespace)
-        self.client.connect(url, namespaces=[namespace], transports=["polling"])
+        self.client.connect(url, namespaces=[namespace], transports=["polling"], wait_timeout=PATIENCE)
         self.sid = self.client.get_sid(namespace)
 
     def catch(self, event, *data):
@@ -36,7 +40,7 @@ class Watcher:
 
     def wait_for(self, name, count=1):
         with self.arrived:
-            found = self.arrived.wait_for(lambda: len(self.find(name)) >= count, timeout=60)
+            found = self.arrived.wait_for(lambda: len(self.find(name)) >= count, timeout=PATIENCE)
             assert found, f"{name} never came: {self.all}"
             return self.find(name)[count - 1]
 
@@ -47,14 +51,14 @@ def get(path):
 
 
 def until(what, holds):
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end, f"not in time: {what}"
         time.sleep(0.05)
 
 
 one, two, other = Watcher(url), Watcher(url), Watcher(url, "/ws")
-assert one.client.call("subscribe", {"room": "blue"}, timeout=60)["ok"]
+assert one.client.call("subscribe", {"room": "blue"}, timeout=PATIENCE)["ok"]
 
 # A process that only writes.
 writer = socketio.RedisManager(redis_url, write_only=True)

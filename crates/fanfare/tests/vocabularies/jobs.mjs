@@ -86,16 +86,30 @@ async function nothing_follows_on_an_end() {
 async function progress_is_throttled_and_the_newest_is_told() {
   const watcher = await open('user123');
   await watcher.succeed('subscribe_project', { project_id: 'project_456' });
-  await post('', { job_id: 'job_4', project_id: 'project_456', min_update_interval: 1 }, 201);
-  const begun = Date.now();
-  await post('/job_4/progress', { progress: 25, message: 'Fetching' });
-  assert.deepEqual(await nextProgress(watcher), progress('job_4', 25, 'Fetching'));
-  await post('/job_4/progress', { increment: 25, message: 'Reading' });
-  await post('/job_4/progress', { progress: 75, message: 'Writing' });
-  assert.deepEqual(await nextProgress(watcher), progress('job_4', 75, 'Writing'));
-  const waited = Date.now() - begun;
-  assert.ok(waited >= 900, `the next came after ${waited} ms`);
-  watcher.close();
+  // A machine that is so slow that the interval is over before all of it was said is given a longer one.
+  for (const interval of [1, 5, 20]) {
+    const job = `job_4_${interval}`;
+    const next = async () => {
+      for (;;) {
+        const told = await nextProgress(watcher);
+        if (told.job_id === job) return told;
+      }
+    };
+    await post('', { job_id: job, project_id: 'project_456', min_update_interval: interval }, 201);
+    const begun = Date.now();
+    await post(`/${job}/progress`, { progress: 25, message: 'Fetching' });
+    assert.deepEqual(await next(), progress(job, 25, 'Fetching'));
+    await post(`/${job}/progress`, { increment: 25, message: 'Reading' });
+    await post(`/${job}/progress`, { progress: 75, message: 'Writing' });
+    const said = Date.now() - begun;
+    if (said > interval * 900) continue;
+    assert.deepEqual(await next(), progress(job, 75, 'Writing'));
+    const waited = Date.now() - begun;
+    assert.ok(waited >= interval * 900, `the next came after ${waited} ms`);
+    watcher.close();
+    return;
+  }
+  assert.fail('the machine is too slow');
 }
 
 async function what_waits_is_told_before_the_end() {

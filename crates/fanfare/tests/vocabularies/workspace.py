@@ -11,7 +11,7 @@ import socketio
 URL = sys.argv[1]
 KEY, ANN = os.environ["KEY"], os.environ["ANN"]
 # Longer than anything here takes on a busy machine.
-PATIENCE = 20
+PATIENCE = 120
 
 
 def publish(event, data, room):
@@ -25,7 +25,7 @@ class Watcher:
     """A stock client that keeps what it hears in the namespace `/ws`."""
 
     def __init__(self):
-        self.client = socketio.AsyncClient(reconnection=False)
+        self.client = socketio.AsyncClient(reconnection=False, request_timeout=PATIENCE)
         self.heard = {}
         self.client.on("*", self.hear, namespace="/ws")
 
