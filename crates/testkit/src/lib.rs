@@ -11,6 +11,5 @@ pub mod fuzz;
 pub mod memory;
 pub mod proxy;
 pub mod redis;
-pub mod silencer;
 pub mod simulator;
 pub mod transcript;

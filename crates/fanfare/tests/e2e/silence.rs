@@ -51,6 +51,13 @@ async fn witness(url: String, answered: Arc<AtomicU64>, is_over: Arc<AtomicBool>
     }
 }
 
+/// A gauge of the server's metrics.
+fn gauge(server: &Fanfare, name: &str) -> u64 {
+    let metrics = server.get("/metrics").body;
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} is not in {metrics}")).parse().expect("a number")
+}
+
 /// Waits for the end of a connection, whatever is said before.
 fn ends(mut stream: TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
@@ -88,12 +95,12 @@ async fn ten_thousand_connections_that_never_speak_disturb_nobody_and_go_when_th
         let address = server.api().trim_start_matches("http://");
         let crowd: Vec<TcpStream> =
             (0..CROWD).map(|_| TcpStream::connect(address).expect("a connection")).collect();
-        until(PATIENCE, "all are counted", || server.figure("fanfare_tcp_connections") >= CROWD as f64);
+        until(PATIENCE, "all are counted", || gauge(&server, "fanfare_tcp_connections") >= CROWD as u64);
         is_answered_still("the witness is answered beside the crowd");
         crowd.into_iter().for_each(ends);
         // The witness, and whoever looks.
         until(PATIENCE, "those that went are counted no more", || {
-            server.figure("fanfare_tcp_connections") <= 4.0
+            gauge(&server, "fanfare_tcp_connections") <= 4
         });
         is_answered_still("the witness is answered when they have gone");
         is_over.store(true, Ordering::Relaxed);
