@@ -59,8 +59,8 @@ use hub::time::Timestamp;
 pub use store_redis::OpenFault;
 pub use store_redis::bus::Message;
 use store_redis::bus::encode_message;
-use store_redis::link::{Link, Terms};
-use store_redis::{Address, Failure};
+use store_redis::link::Link;
+use store_redis::{Address, Failure, Terms};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -80,17 +80,10 @@ use crate::wishes::Listens;
 /// Where and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where Redis is.
-    pub address: Address,
+    /// Where Redis is, and how it is reached.
+    pub terms: Terms,
     /// What all keys and channels begin with, in braces; the same as the store's. Default `fanfare`.
     pub prefix: String,
-    /// Certificates of authorities that the server's must be of, in PEM, for addresses with TLS. Default: those that the
-    /// machine trusts.
-    pub tls_root: Option<Vec<u8>>,
-    /// Time in which a connection must be made, asking Sentinels or a Cluster included. Default 5 s.
-    pub connect_timeout: Duration,
-    /// Time in which a command must be answered. Default 5 s.
-    pub command_timeout: Duration,
     /// How long a node that says nothing counts as there. Default 10 s. Lower: a node that Redis keeps waiting is thought
     /// to be gone. Higher: what a dead node had is held for longer.
     pub lease: Duration,
@@ -107,11 +100,8 @@ impl Options {
     #[must_use]
     pub fn new(address: Address, name: impl Into<Box<str>>) -> Self {
         Self {
-            address,
+            terms: Terms::new(address),
             prefix: "fanfare".to_owned(),
-            tls_root: None,
-            connect_timeout: Duration::from_secs(5),
-            command_timeout: Duration::from_secs(5),
             lease: Duration::from_secs(10),
             name: name.into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -140,15 +130,9 @@ impl Bus {
     /// # Errors
     /// [`OpenFault`]: the environment's fault, or a prefix that makes no sense.
     pub async fn open(options: Options) -> Result<(Bus, Feed, Requests), OpenFault> {
-        let terms = Terms {
-            address: options.address.clone(),
-            tls_root: options.tls_root.clone(),
-            connect_timeout: options.connect_timeout,
-            command_timeout: options.command_timeout,
-        };
-        let link = Arc::new(Link::of(terms, &options.prefix)?);
+        let link = Arc::new(Link::of(options.terms.clone(), &options.prefix)?);
         let unusable = |failure: Failure| OpenFault::Unreachable {
-            address: options.address.to_string(),
+            address: options.terms.address.to_string(),
             why: failure.why(),
         };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -365,15 +349,15 @@ impl Bus {
         let shared = self.shared();
         let mut asked = shared.questions.ask(whom);
         let letter = Letter::Question { number: asked.number, body };
-        let sent = match shared.publish_letter(channel, &letter).await {
-            Ok(0) => Err(BusFault::NoAnswer),
-            Ok(_) => {
-                // Whoever has not answered by then is among the missing.
-                let _ = tokio::time::timeout(patience, &mut asked.done).await;
-                Ok(())
+        let asking = async {
+            match shared.publish_letter(channel, &letter).await? {
+                0 => Err(BusFault::NoAnswer),
+                // It ends without a word only with the question itself.
+                _ => (&mut asked.done).await.map_err(|_| BusFault::NoAnswer),
             }
-            Err(fault) => Err(fault),
         };
+        // Whoever has not answered by then is among the missing.
+        let sent = tokio::time::timeout(patience, asking).await.unwrap_or(Err(BusFault::NoAnswer));
         (asked.answers(), sent)
     }
 

@@ -216,7 +216,13 @@ impl Shared {
                     self.tally.requests_dropped.add(1);
                 }
             }
-            Letter::Interest(channels) => self.interest.announce(channels),
+            Letter::Interest(channels) => {
+                self.interest.announce(channels);
+                if self.interest.is_stale() {
+                    // Whoever wants nothing new would not look either, while the others tell what they want.
+                    self.wishes.changed.notify_one();
+                }
+            }
             Letter::Came(info) => self.note_nodes(|roster| roster.handle_came(info)),
             Letter::Gone(name) => self.note_nodes(|roster| roster.handle_gone(from, &name)),
         }

@@ -91,22 +91,20 @@ pub(crate) async fn join(config: &ClusterConfig) -> anyhow::Result<Node> {
         ),
         None => None,
     };
+    let terms = store_redis::Terms { tls_root, ..store_redis::Terms::new(config.address.clone()) };
     let mut options = store_redis::Options::new(config.address.clone());
+    options.terms = terms.clone();
     options.prefix.clone_from(&config.prefix);
-    options.tls_root.clone_from(&tls_root);
     options.replicas = config.replicas;
     options.patience = config.patience;
     options.publishes = true;
-    let (connect_timeout, command_timeout) = (options.connect_timeout, options.command_timeout);
-    // It waits for Redis.
-    let store = tokio::task::spawn_blocking(move || RedisStore::open(options)).await??;
-    let reach = reach(config)?;
+    let finding = config.clone();
+    // It waits for Redis, and for whoever knows names.
+    let opening = move || anyhow::Ok((RedisStore::open(options)?, reach(&finding)?));
+    let (store, reach) = tokio::task::spawn_blocking(opening).await??;
     let (bus, feed, requests) = Bus::open(bus::Options {
-        address: config.address.clone(),
+        terms,
         prefix: config.prefix.clone(),
-        tls_root,
-        connect_timeout,
-        command_timeout,
         lease: config.lease,
         name: uuid::Uuid::now_v7().to_string().into(),
         version: env!("CARGO_PKG_VERSION").into(),

@@ -2,8 +2,11 @@
 //!
 //! With `FANFARE_BLESS=1` in the environment it writes them instead.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use hub::{job, rest, run};
+use schemars::{JsonSchema, schema_for};
 use serde_json::Value;
 
 fn check(name: &str, document: &Value) {
@@ -33,4 +36,28 @@ fn the_asyncapi_document_is_current() {
 #[test]
 fn the_openapi_document_is_current() {
     check("openapi.json", &hub::openapi::document());
+}
+
+/// The fields of a body: all of them, and those that must be there.
+fn fields<T: JsonSchema>() -> (BTreeSet<String>, BTreeSet<String>) {
+    let schema = schema_for!(T).to_value();
+    let all = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    let needed = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    (all, needed.map(str::to_owned).collect())
+}
+
+#[test]
+fn what_callers_write_is_what_the_rules_read() {
+    // Two types for each, on purpose: whoever calls writes and reads leniently, and the rules take nothing unknown.
+    assert_eq!(fields::<rest::NewJob>(), fields::<job::NewJob>());
+    assert_eq!(fields::<rest::JobStatusUpdate>(), fields::<job::StatusUpdate>());
+    assert_eq!(fields::<rest::JobProgressUpdate>(), fields::<job::ProgressUpdate>());
+    assert_eq!(fields::<rest::JobHeartbeat>(), fields::<job::Heartbeat>());
+    assert_eq!(fields::<rest::NewRun>(), fields::<run::NewRun>());
+    assert_eq!(fields::<rest::RunUpdate>(), fields::<run::RunUpdate>());
+    assert_eq!(fields::<rest::NewControlCommand>(), fields::<run::ControlRequest>());
+    let (mut written, read) = (fields::<rest::Approval>(), fields::<run::Approval>());
+    // Where the path says which run, the body need not.
+    assert!(written.1.insert("thread_id".to_owned()));
+    assert_eq!(written, read);
 }

@@ -9,7 +9,8 @@ use redis::PushInfo;
 use redis::aio::MultiplexedConnection;
 
 use crate::address::Address;
-use crate::link::{Hear, Link, Terms};
+use crate::link::{Hear, Link};
+use crate::terms::Terms;
 
 /// Hears what a server says unasked: messages of channels, and that the connection has ended. Must not wait.
 #[derive(Clone)]

@@ -53,6 +53,7 @@ mod open;
 mod read;
 mod record;
 mod script;
+mod terms;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -72,26 +73,19 @@ pub use crate::connector::{Connector, Push};
 pub use crate::fault::{Failure, OpenFault};
 use crate::health::Health;
 use crate::keys::Keys;
-use crate::link::{Link, Terms};
+use crate::link::Link;
 use crate::read::Reads;
 pub use crate::script::Script;
+pub use crate::terms::Terms;
 use crate::writer::{Manner, Writer, closed};
 
 /// Where and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where Redis is.
-    pub address: Address,
+    /// Where Redis is, and how it is reached.
+    pub terms: Terms,
     /// What all keys begin with, in braces; no braces in it. Default `fanfare`. Another one is another store.
     pub prefix: String,
-    /// Certificates of authorities that the server's must be of, in PEM, for addresses with TLS. Default: those that the
-    /// machine trusts.
-    pub tls_root: Option<Vec<u8>>,
-    /// Time in which a connection must be made, asking Sentinels or a Cluster included. Default 5 s.
-    pub connect_timeout: Duration,
-    /// Time in which a command must be answered. Default 5 s. Lower than what Redis needs to fork or to fetch a megabyte:
-    /// calls fail that would have worked.
-    pub command_timeout: Duration,
     /// How long a commit is tried before it fails. Default 5 s: a restart or a failover then passes unnoticed. Longer:
     /// whoever publishes waits longer to be told.
     pub patience: Duration,
@@ -107,23 +101,11 @@ impl Options {
     #[must_use]
     pub fn new(address: Address) -> Self {
         Self {
-            address,
+            terms: Terms::new(address),
             prefix: "fanfare".to_owned(),
-            tls_root: None,
-            connect_timeout: Duration::from_secs(5),
-            command_timeout: Duration::from_secs(5),
             patience: Duration::from_secs(5),
             replicas: 0,
             publishes: false,
-        }
-    }
-
-    fn terms(&self) -> Terms {
-        Terms {
-            address: self.address.clone(),
-            tls_root: self.tls_root.clone(),
-            connect_timeout: self.connect_timeout,
-            command_timeout: self.command_timeout,
         }
     }
 
@@ -134,7 +116,7 @@ impl Options {
             patience: self.patience,
             replicas: self.replicas,
             // Time to answer must be left.
-            replicas_timeout: self.command_timeout / 2,
+            replicas_timeout: self.terms.command_timeout / 2,
         }
     }
 }
@@ -165,14 +147,14 @@ impl RedisStore {
         let keys = Keys::new(&options.prefix).map_err(OpenFault::Address)?;
         let health = Arc::new(Health::default());
         let unusable = |error: std::io::Error| OpenFault::Unreachable {
-            address: options.address.to_string(),
+            address: options.terms.address.to_string(),
             why: format!("no thread: {error}"),
         };
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         // One: Redis answers one question at a time, too.
         let builder = builder.worker_threads(1).thread_name("store-redis").enable_all();
         let runtime = builder.build().map_err(unusable)?;
-        let link = || Link::new(options.terms(), keys.of("store"));
+        let link = || Link::new(options.terms.clone(), keys.of("store"));
         let reads = Arc::new(Reads { link: link(), keys: keys.clone(), health: Arc::clone(&health) });
         // A connection of its own: a long answer to somebody who reads must not hold up those who write.
         let (writer, work) = Writer::new(link(), options.manner(), health);

@@ -18,25 +18,13 @@ use crate::address::{Address, Credentials, Node, Way};
 use crate::fault::{Failure, OpenFault};
 use crate::keys::Keys;
 use crate::script::Script;
+use crate::terms::Terms;
 
 /// After one attempt that failed nobody tries again for so long: callers must not queue up behind a dead server.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How often a Cluster may send us on: once is normal, more often while slots move.
 const REDIRECTS_MAX: usize = 5;
-
-/// How a connection is made; see [`crate::Options`] for what each means.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// Where Redis is.
-    pub address: Address,
-    /// Certificates of authorities.
-    pub tls_root: Option<Vec<u8>>,
-    /// Time in which a connection must be made.
-    pub connect_timeout: Duration,
-    /// Time in which a command must be answered.
-    pub command_timeout: Duration,
-}
 
 /// The connection to the server that has a deployment's keys, when there is one.
 pub struct Link {

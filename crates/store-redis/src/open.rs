@@ -37,7 +37,7 @@ impl Complaint {
         let prefix = options.prefix.clone();
         match self {
             Complaint::Failed(failure) => {
-                OpenFault::Unreachable { address: options.address.to_string(), why: failure.why() }
+                OpenFault::Unreachable { address: options.terms.address.to_string(), why: failure.why() }
             }
             Complaint::TooOld(found) => OpenFault::TooOld { found: found.clone() },
             Complaint::Newer(found) => OpenFault::Newer { prefix, found: *found, known: VERSION },

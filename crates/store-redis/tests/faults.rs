@@ -126,8 +126,9 @@ fn a_restart_passes_unnoticed_and_nothing_comes_twice() {
 fn a_commit_whose_answer_is_lost_is_done_once() {
     let server = RedisServer::start();
     let short = Duration::from_millis(500);
-    let store =
-        open(Options { command_timeout: short, connect_timeout: short, ..options(&server.address()) });
+    let mut hasty = options(&server.address());
+    (hasty.terms.command_timeout, hasty.terms.connect_timeout) = (short, short);
+    let store = open(hasty);
     commit(&store, numbered(0)).unwrap();
     std::thread::scope(|scope| {
         server.set_frozen(true);
@@ -147,8 +148,8 @@ fn a_commit_whose_answer_is_lost_is_done_once() {
 #[ignore = "needs redis-server"]
 fn a_commit_that_was_given_up_is_not_done_late() {
     let server = RedisServer::start();
-    let patient = options(&server.address());
-    let impatient = Options { command_timeout: Duration::from_secs(1), patience: Duration::ZERO, ..patient };
+    let mut impatient = Options { patience: Duration::ZERO, ..options(&server.address()) };
+    impatient.terms.command_timeout = Duration::from_secs(1);
     let store = open(impatient);
     let mut answered = Vec::new();
     let mut next = 0..;
@@ -220,13 +221,9 @@ fn replicas_have_what_is_answered_if_that_is_asked_for() {
         assert_eq!(replica, (n + 1).to_string());
     }
     drop(store);
-    let many = Options {
-        replicas: 2,
-        // Half of it is for the replicas: long enough that the rest does for a busy machine.
-        command_timeout: Duration::from_secs(6),
-        patience: Duration::ZERO,
-        ..options(&servers.address())
-    };
+    let mut many = Options { replicas: 2, patience: Duration::ZERO, ..options(&servers.address()) };
+    // Half of it is for the replicas: long enough that the rest does for a busy machine.
+    many.terms.command_timeout = Duration::from_secs(6);
     let fault = commit(&open(many), numbered(50)).unwrap_err();
     assert!(fault.to_string().contains("1 of 2 replicas"), "{fault}");
 }
@@ -427,7 +424,11 @@ fn a_server_is_reached_by_tls() {
         "OK"
     );
     let address = format!("rediss://localhost:{port}");
-    let with = |root: Option<Vec<u8>>| Options { tls_root: root, ..options(&address) };
+    let with = |root: Option<Vec<u8>>| {
+        let mut options = options(&address);
+        options.terms.tls_root = root;
+        options
+    };
     let store = open(with(Some(made.cert.pem().into_bytes())));
     commit(&store, numbered(0)).unwrap();
     assert_eq!(data(&log(&store)), [0]);

@@ -12,6 +12,5 @@ pub mod memory;
 pub mod port;
 pub mod proxy;
 pub mod redis;
-pub mod silencer;
 pub mod simulator;
 pub mod transcript;

@@ -10,6 +10,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
+/// Bytes of what a connection has sent that are remembered for [`Silence::WhoeverSaid`].
+const SAID_MAX: usize = 64 << 10;
+
+/// Who hears nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silence {
+    /// Everything passes.
+    #[default]
+    Nobody,
+    /// Nothing passes, either way.
+    Everybody,
+    /// Nothing passes to or from whoever has sent these bytes, among its first 64 KiB.
+    WhoeverSaid(&'static str),
+}
+
 /// A listener that carries what comes to one of several targets. Dropped, it is as a process that was killed: its
 /// connections end and new ones are refused.
 #[derive(Debug)]
@@ -34,7 +49,7 @@ struct State {
     next: VecDeque<SocketAddr>,
     /// Whose turn it is.
     turn: usize,
-    is_silent: bool,
+    silence: Silence,
     open: Vec<Weak<Pair>>,
 }
 
@@ -43,9 +58,22 @@ struct State {
 struct Pair {
     near: TcpStream,
     far: TcpStream,
+    /// What has come from the near side, as far as it is remembered.
+    said: Mutex<Vec<u8>>,
 }
 
 impl Pair {
+    fn note(&self, bytes: &[u8]) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = SAID_MAX - said.len();
+        said.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    fn has_said(&self, words: &str) -> bool {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.windows(words.len().max(1)).any(|window| window == words.as_bytes())
+    }
+
     fn cut(&self) {
         // Either may be gone already.
         let _ = self.near.shutdown(Shutdown::Both);
@@ -116,10 +144,10 @@ impl Proxy {
         self.shared.spoken.notify_all();
     }
 
-    /// Carries nothing from now on, in neither direction, and says nothing of it: connections stay open, new ones are
-    /// taken, and what was sent waits. `false`: carries on, with what has waited first.
-    pub fn set_silent(&self, is_silent: bool) {
-        self.shared.lock().is_silent = is_silent;
+    /// Says who hears nothing from now on, in neither direction, and is told nothing of it: connections stay open, new ones
+    /// are taken, and what was sent waits. Whoever hears again gets what has waited first.
+    pub fn set_silence(&self, silence: Silence) {
+        self.shared.lock().silence = silence;
         self.shared.spoken.notify_all();
     }
 }
@@ -161,7 +189,7 @@ impl Shared {
         };
         self.accepted.fetch_add(1, Ordering::SeqCst);
         let _ = near.set_nodelay(true).and_then(|()| far.set_nodelay(true));
-        let pair = Arc::new(Pair { near, far });
+        let pair = Arc::new(Pair { near, far, said: Mutex::default() });
         {
             let mut state = self.lock();
             state.open.retain(|pair| pair.strong_count() > 0);
@@ -171,24 +199,38 @@ impl Shared {
             return pair.cut();
         }
         let (shared, back) = (self.clone(), pair.clone());
-        let answering = thread::spawn(move || shared.carry(&back.far, &back.near));
-        self.carry(&pair.near, &pair.far);
+        let answering = thread::spawn(move || shared.carry(&back, false));
+        self.carry(&pair, true);
         let _ = answering.join();
     }
 
-    /// Carries bytes until either side ends, and tells the other.
-    fn carry(&self, mut from: &TcpStream, mut to: &TcpStream) {
+    /// Carries bytes to or from the target until either side ends, and tells the other.
+    fn carry(&self, pair: &Pair, is_there: bool) {
+        let (mut from, mut to) = if is_there { (&pair.near, &pair.far) } else { (&pair.far, &pair.near) };
         let mut buffer = [0; 16 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let silent = |state: &mut State| state.is_silent && !self.is_stopped.load(Ordering::SeqCst);
-            drop(self.spoken.wait_while(self.lock(), silent));
+            if is_there {
+                pair.note(&buffer[..count]);
+            }
+            self.wait_out_silence(pair);
             if to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
-        let silent = |state: &mut State| state.is_silent && !self.is_stopped.load(Ordering::SeqCst);
-        drop(self.spoken.wait_while(self.lock(), silent));
+        self.wait_out_silence(pair);
         let _ = to.shutdown(Shutdown::Write);
+    }
+
+    fn wait_out_silence(&self, pair: &Pair) {
+        let is_silent = |state: &mut State| {
+            let is_meant = match state.silence {
+                Silence::Nobody => false,
+                Silence::Everybody => true,
+                Silence::WhoeverSaid(words) => pair.has_said(words),
+            };
+            is_meant && !self.is_stopped.load(Ordering::SeqCst)
+        };
+        drop(self.spoken.wait_while(self.lock(), is_silent));
     }
 }
 
@@ -247,14 +289,31 @@ mod tests {
     fn what_was_sent_into_silence_arrives_when_it_is_over() {
         let proxy = Proxy::start([echo(b'a')]).unwrap();
         let (mut stream, _) = connect(&proxy);
-        proxy.set_silent(true);
+        proxy.set_silence(Silence::Everybody);
         stream.write_all(b"x").unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let fault = stream.read(&mut [0]).unwrap_err();
         assert!(matches!(fault.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
-        proxy.set_silent(false);
+        proxy.set_silence(Silence::Nobody);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         assert_eq!(read(&mut stream), b'x');
+    }
+
+    #[test]
+    fn who_has_said_something_may_be_silenced_alone() {
+        let proxy = Proxy::start([echo(b'a')]).unwrap();
+        let ((mut one, _), (mut two, _)) = (connect(&proxy), connect(&proxy));
+        proxy.set_silence(Silence::WhoeverSaid("yes"));
+        for byte in b"yet" {
+            two.write_all(&[*byte]).unwrap();
+            assert_eq!(read(&mut two), *byte);
+        }
+        one.write_all(b"yes").unwrap();
+        one.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(one.read(&mut [0]).is_err());
+        proxy.set_silence(Silence::WhoeverSaid("no"));
+        one.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!([read(&mut one), read(&mut one), read(&mut one)], *b"yes");
     }
 
     #[test]

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use bus::{Bus, BusFault, DeafCause, Options};
+use bytes::Bytes;
 use store_redis::Address;
+use testkit::proxy::{Proxy, Silence};
 use testkit::redis::{RedisServer, until};
-use testkit::silencer::{Silence, Silencer};
 
 use crate::node::{Node, channel};
+
+fn proxy_to(server: &RedisServer) -> Proxy {
+    Proxy::start([([127, 0, 0, 1], server.port()).into()]).unwrap()
+}
 
 fn why(node: &Node) -> Option<DeafCause> {
     node.bus.health().deaf.map(|deaf| deaf.why)
@@ -17,11 +22,11 @@ fn why(node: &Node) -> Option<DeafCause> {
 #[ignore = "needs redis-server"]
 async fn a_connection_that_falls_silent_is_noticed_and_replaced() {
     let server = RedisServer::start();
-    let proxy = Silencer::to(server.port());
-    let address = format!("redis://127.0.0.1:{}", proxy.port());
+    let proxy = proxy_to(&server);
+    let address = format!("redis://{}", proxy.address());
     let node = Node::open_with(&address, |options| {
-        options.command_timeout = Duration::from_secs(2);
-        options.connect_timeout = Duration::from_secs(2);
+        options.terms.command_timeout = Duration::from_secs(2);
+        options.terms.connect_timeout = Duration::from_secs(2);
     })
     .await;
     let other = Node::open(&server.address()).await;
@@ -49,11 +54,18 @@ async fn a_connection_that_falls_silent_is_noticed_and_replaced() {
 #[ignore = "needs redis-server"]
 async fn a_way_to_redis_that_falls_silent_is_noticed() {
     let server = RedisServer::start();
-    let proxy = Silencer::to(server.port());
-    let address = format!("redis://127.0.0.1:{}", proxy.port());
+    let proxy = proxy_to(&server);
+    let address = format!("redis://{}", proxy.address());
     let node = Node::open(&address).await;
+    let other = Node::open(&server.address()).await;
+    until("they know each other", || node.bus.nodes().len() == 2);
     node.settle().await;
     proxy.set_silence(Silence::Everybody);
+    // A question ends when its patience does, and not when Redis has been given up.
+    let answers = node.bus.ask_all(Bytes::new(), Duration::ZERO).await;
+    assert_eq!(answers.missing, [other.bus.node()]);
+    let unanswered = node.bus.ask(other.bus.node(), Bytes::new(), Duration::ZERO).await;
+    assert_eq!(unanswered, Err(BusFault::NoAnswer));
     until("it is noticed", || matches!(why(&node), Some(DeafCause::NotConnected(_))));
     proxy.set_silence(Silence::Nobody);
     until("it is over", || node.bus.health().deaf.is_none());
