@@ -403,6 +403,37 @@ for (const kind of ['websocket', 'polling']) {
       victim.disconnect();
       watcher.disconnect();
     });
+    // The client keeps what comes before CONNECT, beyond its connection, and shows an offset that knows nothing of it.
+    const keepsHalf = kind === 'websocket' ? { referenceFails: 'it sends what was missed before CONNECT' } : {};
+    conform('a connection lost in the middle of a return costs no event and repeats none', { timeout: 15000, ...keepsHalf }, async () => {
+      const nsp = freshNamespace();
+      const [victim, watcher] = [await connect(nsp), await connect(nsp)];
+      await Promise.all([next(victim, 'connect'), next(watcher, 'connect')]);
+      const { id } = victim;
+      const seen = [];
+      victim.on('missed', (n) => seen.push(n));
+      watcher.emit('to', { rooms: [id], event: 'touch' });
+      await next(victim, 'touch');
+      victim.io.reconnection(false);
+      victim.io.engine.close();
+      await eventually(() => ask(watcher, 'last-reason', id), 'the loss');
+      // More than some servers put into one reply.
+      for (let n = 0; n < 40; n++) await ask(watcher, 'to', { rooms: [id], event: 'missed', args: [n] });
+      let lost = false;
+      victim.io.on('open', () => victim.io.engine.on('packet', ({ type, data }) => {
+        if (lost || type !== 'message' || !data.startsWith('2')) return;
+        lost = true;
+        // When the client has done what it does with what came in one piece.
+        setImmediate(() => victim.io.engine.close());
+      }));
+      victim.io.reconnection(true);
+      victim.connect();
+      await eventually(() => lost && victim.connected && seen.length >= 40, 'all events');
+      assert.equal(await ask(victim, 'recovered'), true);
+      assert.deepEqual(seen, Array.from({ length: 40 }, (_, n) => n));
+      victim.disconnect();
+      watcher.disconnect();
+    });
     conform('with auth.recovery false its listeners get their arguments alone', { referenceFails: 'it knows no such wish' }, async () => {
       const socket = await connect(freshNamespace(), { auth: { recovery: false } });
       socket.emit('message', 1);

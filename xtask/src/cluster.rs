@@ -36,6 +36,8 @@ const FIRST: usize = 1_000_000_000;
 const JOIN_LIMIT: Duration = Duration::from_secs(180);
 /// Watchers of ours in one process: each takes some seven descriptors.
 const WATCHERS_MAX: u32 = 2_000;
+/// Stock clients in one process: it has one thread, which a thousand of them fill at ten events a second.
+const STOCK_MAX: u32 = 250;
 /// Between two lines of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -69,6 +71,12 @@ pub(crate) struct Args {
     /// Seconds after which a watcher cuts its own connection, on average; 0: never.
     #[arg(long, default_value_t = 10)]
     drop_every: u64,
+    /// Seconds that it then stays away at most; how long is left to chance.
+    #[arg(long, default_value_t = 2)]
+    drop_secs: u64,
+    /// How many in a hundred stock clients only poll. Of the others, one in two opens a WebSocket at once.
+    #[arg(long, default_value_t = 33)]
+    polling_share: u32,
     /// Seconds after which a server is killed and started again; 0: never.
     #[arg(long, default_value_t = 15)]
     kill_every: u64,
@@ -187,14 +195,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
                 .push(Watchers::start(watch(command, count, first, args, &addresses, &rooms), tell.clone())?);
         }
     }
-    if args.stock > 0 {
+    for nth in (0..args.stock).step_by(STOCK_MAX as usize) {
         let command = &mut Command::new("node");
         command.current_dir(root.join("bench/soak")).arg("watch.mjs");
-        let first = args.clients;
-        watching.push(Watchers::start(
-            watch(command, args.stock, first, args, &addresses, &rooms),
-            tell.clone(),
-        )?);
+        let (count, first) = (STOCK_MAX.min(args.stock - nth), args.clients + nth);
+        let command = watch(command, count, first, args, &addresses, &rooms);
+        watching.push(Watchers::start(command.arg(args.polling_share.to_string()), tell.clone())?);
     }
     drop(tell);
     let outcome = soak(args, &mut nodes, redis.as_ref(), addresses, rooms, &told);
@@ -233,7 +239,8 @@ fn watch<'a>(
     rooms: &[Box<str>],
 ) -> &'a mut Command {
     let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-    command.args([count.to_string(), first.to_string(), args.drop_every.to_string()]);
+    command.args([count.to_string(), first.to_string()]);
+    command.args([args.drop_every.to_string(), args.drop_secs.to_string()]);
     command.args([addresses.join(","), rooms.join(","), args.rooms_each().to_string()])
 }
 
@@ -354,6 +361,7 @@ fn note(told: Told, counts: &mut Counts, ledger: &mut Ledger, planted: &mut bool
             ledger.saw(watcher, &room, place, publication);
         }
         Told::Refused { watcher, room } => ledger.refused(watcher, &room),
+        Told::Noted { watcher, note } => ledger.noted(watcher, note),
         Told::Dropped => counts.drops += 1,
         Told::Back { is_recovered } => {
             counts.note_back();

@@ -1,15 +1,15 @@
 //! Watches rooms of several servers with many sockets that lose their connections, come back at any of the servers, and tell
 //! what they see: one JSON object a line. What `cargo xtask cluster` starts; it ends when its input does.
 //!
-//! Arguments: sockets, the number of the first, seconds between losses, servers, rooms, and how many of these each socket
-//! watches. Each socket has a relay of its own,
-//! which takes it to another server each time, and which can be cut.
+//! Arguments: sockets, the number of the first, seconds between losses, seconds that one lasts at most, servers, rooms, and
+//! how many of these each socket watches. Each socket has a relay of its own, which takes it to another server each time,
+//! and which can be cut for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use sio_client::args::One;
@@ -27,7 +27,9 @@ struct Plan {
     rooms: Vec<String>,
     rooms_each: usize,
     drop_every: Duration,
+    away: Duration,
     next_server: AtomicUsize,
+    begun: Instant,
     lines: mpsc::UnboundedSender<Value>,
 }
 
@@ -41,8 +43,8 @@ struct Progress {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [count, first, drop_every, servers, rooms, rooms_each] = &arguments[..] else {
-        return Err("watch_rooms SOCKETS FIRST SECONDS SERVER,… ROOM,… ROOMS-EACH".into());
+    let [count, first, drop_every, away, servers, rooms, rooms_each] = &arguments[..] else {
+        return Err("watch_rooms SOCKETS FIRST SECONDS SECONDS-AWAY SERVER,… ROOM,… ROOMS-EACH".into());
     };
     let (tell, mut lines) = mpsc::unbounded_channel();
     let plan = Arc::new(Plan {
@@ -50,7 +52,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         rooms: rooms.split(',').map(str::to_owned).collect(),
         rooms_each: rooms_each.parse()?,
         drop_every: Duration::from_secs(drop_every.parse()?),
+        away: Duration::from_secs(away.parse()?),
         next_server: AtomicUsize::new(0),
+        begun: Instant::now(),
         lines: tell,
     });
     let first: u32 = first.parse()?;
@@ -91,6 +95,12 @@ impl Plan {
         let _ = self.lines.send(more);
     }
 
+    /// Something that may explain what is wrong with what it saw.
+    fn note(&self, watcher: u32, what: &str) {
+        let at = self.begun.elapsed().as_secs_f64();
+        self.tell("note", watcher, json!({ "note": format!("{at:.2} s {what}") }));
+    }
+
     /// A connection to the next server that takes one.
     async fn next(&self) -> Option<TcpStream> {
         for _ in &self.servers {
@@ -103,11 +113,14 @@ impl Plan {
     }
 }
 
-/// Takes connections to servers, until they are cut: whenever the number behind `cuts` changes.
-async fn relay(plan: Arc<Plan>, listener: TcpListener, cuts: watch::Receiver<u64>) {
+/// Takes connections to servers, until they are cut: whenever the moment behind `cuts` changes, before which none is taken
+/// again.
+async fn relay(plan: Arc<Plan>, listener: TcpListener, cuts: watch::Receiver<Instant>) {
     while let Ok((mut here, _)) = listener.accept().await {
         let (plan, mut cuts) = (plan.clone(), cuts.clone());
-        cuts.mark_unchanged();
+        if *cuts.borrow_and_update() > Instant::now() {
+            continue;
+        }
         tokio::spawn(async move {
             let Some(mut there) = plan.next().await else { return };
             tokio::select! {
@@ -121,7 +134,7 @@ async fn relay(plan: Arc<Plan>, listener: TcpListener, cuts: watch::Receiver<u64
 async fn watch_on(number: u32, plan: &Arc<Plan>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let (cut, cuts) = watch::channel(0);
+    let (cut, cuts) = watch::channel(Instant::now());
     tokio::spawn(relay(plan.clone(), listener, cuts));
     let options = Options {
         namespace: "/ws".to_owned(),
@@ -143,12 +156,13 @@ async fn watch_on(number: u32, plan: &Arc<Plan>) -> Result<(), Box<dyn std::erro
         let plan = plan.clone();
         tokio::spawn(async move {
             // Neither all at once nor at random: spread by the golden ratio.
-            let lag = (f64::from(number) * 0.618_034).fract();
-            tokio::time::sleep(plan.drop_every.mul_f64(lag)).await;
+            let mut spread = f64::from(number) * 0.618_034;
+            tokio::time::sleep(plan.drop_every.mul_f64(spread.fract())).await;
             loop {
                 tokio::time::sleep(plan.drop_every).await;
                 plan.tell("dropped", number, json!({}));
-                cut.send_modify(|count| *count += 1);
+                spread += 0.618_034;
+                cut.send_replace(Instant::now() + plan.away.mul_f64(spread.fract()));
             }
         });
     }
@@ -159,6 +173,7 @@ async fn watch_on(number: u32, plan: &Arc<Plan>) -> Result<(), Box<dyn std::erro
             Notice::Connected { is_recovered, .. } => {
                 connections += 1;
                 connection.store(connections, Ordering::Relaxed);
+                plan.note(number, if is_recovered { "recovered" } else { "connected" });
                 if connections > 1 {
                     plan.tell("back", number, json!({ "recovered": is_recovered }));
                 }
@@ -169,7 +184,10 @@ async fn watch_on(number: u32, plan: &Arc<Plan>) -> Result<(), Box<dyn std::erro
                 tokio::spawn(join(joining, plan.clone(), client.emitter(), progress.clone()));
             }
             Notice::Event(event) if event.name == "soak" => saw(number, plan, &event, &progress)?,
-            Notice::Event(_) | Notice::Disconnected { will_reconnect: true, .. } => {}
+            Notice::Disconnected { will_reconnect: true, reason } => {
+                plan.note(number, &format!("disconnected: {reason:?}"));
+            }
+            Notice::Event(_) => {}
             other => return Err(format!("{other:?}").into()),
         }
     }

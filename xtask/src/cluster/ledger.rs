@@ -2,7 +2,7 @@
 //! where it joined to the last. Does not know processes or connections. Positions come from the answers to publishers and
 //! from what watchers saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A place in a room's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,11 +39,16 @@ pub(crate) struct Ledger {
     faults: BTreeMap<Fault, u64>,
     /// The first few, for people.
     stories: Vec<String>,
+    /// What befell each watcher's connection lately, and has been told in no story.
+    trails: BTreeMap<u32, VecDeque<String>>,
     pub(crate) sights: u64,
 }
 
 /// Faults that are told in full.
 const STORIES_MAX: usize = 20;
+
+/// What is remembered of a watcher's connections: some three comings and goings.
+const TRAIL_MAX: usize = 10;
 
 #[derive(Default)]
 struct Room {
@@ -69,6 +74,15 @@ impl Ledger {
         self.progress.entry((watcher, room.into())).or_insert(place);
     }
 
+    /// Something befell a watcher's connection: told with the next fault of it.
+    pub(crate) fn noted(&mut self, watcher: u32, note: String) {
+        let trail = self.trails.entry(watcher).or_default();
+        if trail.len() == TRAIL_MAX {
+            trail.pop_front();
+        }
+        trail.push_back(note);
+    }
+
     /// A watcher got an event.
     pub(crate) fn saw(&mut self, watcher: u32, room: &str, place: Place, publication: u64) {
         self.sights += 1;
@@ -86,13 +100,16 @@ impl Ledger {
         if place.seq <= before.seq {
             // What it has stays what it had: one repeat is one fault.
             self.progress.insert(key, before);
+            let trail = self.trail(watcher);
             return self.complain(
                 Fault::Repeated,
-                format!("watcher {watcher}, {room}: {} after {}", place.seq, before.seq),
+                format!("watcher {watcher}, {room}: {} after {}{trail}", place.seq, before.seq),
             );
         }
         for seq in before.seq + 1..place.seq {
-            self.complain(Fault::Lost, format!("watcher {watcher}, {room}: {seq}, before {}", place.seq));
+            let trail = self.trail(watcher);
+            let story = format!("watcher {watcher}, {room}: {seq}, before {}{trail}", place.seq);
+            self.complain(Fault::Lost, story);
         }
     }
 
@@ -133,6 +150,12 @@ impl Ledger {
 
     fn room(&mut self, room: &str) -> &mut Room {
         self.rooms.entry(room.into()).or_default()
+    }
+
+    /// What befell a watcher since the last story of it.
+    fn trail(&mut self, watcher: u32) -> String {
+        let trail = self.trails.get_mut(&watcher).map(std::mem::take).unwrap_or_default();
+        trail.iter().map(|note| format!("; {note}")).collect()
     }
 
     fn complain(&mut self, fault: Fault, story: String) {
@@ -240,6 +263,27 @@ mod tests {
         assert_eq!(ledger.awaited(), 1);
         ledger.saw(1, ROOM, at(4), 4);
         assert_eq!(ledger.close().0, BTreeMap::new());
+    }
+
+    #[test]
+    fn a_fault_is_told_with_what_befell_the_watcher_before() {
+        let mut ledger = Ledger::default();
+        ledger.joined(1, ROOM, at(0));
+        for nth in 0..=TRAIL_MAX {
+            ledger.noted(1, format!("note {nth}"));
+        }
+        ledger.noted(2, "another's".to_owned());
+        for seq in [1, 2, 1, 2] {
+            ledger.saw(1, ROOM, at(seq), seq);
+        }
+        let (_, stories) = ledger.close();
+        assert!(
+            stories[0].ends_with(
+                "1 after 2; note 1; note 2; note 3; note 4; note 5; note 6; note 7; note 8; note 9; note 10"
+            ),
+            "{stories:?}"
+        );
+        assert!(stories[1].ends_with("2 after 2"), "told once: {stories:?}");
     }
 
     #[test]

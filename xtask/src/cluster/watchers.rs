@@ -19,6 +19,8 @@ pub(crate) enum Told {
     Saw { watcher: u32, room: Box<str>, place: Place, publication: u64, after_ms: u64 },
     /// It was refused what it missed in a room.
     Refused { watcher: u32, room: Box<str> },
+    /// Something befell its connection.
+    Noted { watcher: u32, note: String },
     /// It cut its own connection.
     Dropped,
     /// It is back, with its rooms or without.
@@ -81,6 +83,7 @@ fn parse(line: &str) -> Option<Told> {
             after_ms: line["after_ms"].as_u64().unwrap_or(0),
         },
         "refused" => Told::Refused { watcher, room: room()? },
+        "note" => Told::Noted { watcher, note: line["note"].as_str()?.to_owned() },
         "dropped" => Told::Dropped,
         "back" => Told::Back { is_recovered: line["recovered"].as_bool()? },
         _ => return None,
@@ -99,6 +102,8 @@ mod tests {
         assert_eq!(parse(saw), Some(told));
         let back = r#"{"told":"back","watcher":3,"recovered":true}"#;
         assert_eq!(parse(back), Some(Told::Back { is_recovered: true }));
+        let noted = r#"{"told":"note","watcher":3,"note":"opened"}"#;
+        assert_eq!(parse(noted), Some(Told::Noted { watcher: 3, note: "opened".to_owned() }));
         for other in ["", "warning", "{}", r#"{"told":"saw","watcher":3,"room":"r"}"#] {
             assert_eq!(parse(other), None, "{other}");
         }
