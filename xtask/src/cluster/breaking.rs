@@ -25,6 +25,7 @@ pub(crate) struct Breaking {
 }
 
 impl Breaking {
+    /// Nothing is broken yet.
     pub(crate) fn new(args: &Args) -> Self {
         let (kill_every, cut_every) =
             (Duration::from_secs(args.kill_every), Duration::from_secs(args.cut_every));
@@ -42,11 +43,16 @@ impl Breaking {
         }
     }
 
+    /// Does what is due. With `breaks` false nothing more breaks, and whoever is away begins again in its time.
+    ///
+    /// # Errors
+    /// A server ended by itself, or does not begin. The environment's: one cannot be told to stop.
     pub(crate) fn go_on(
         &mut self,
         nodes: &mut [Node],
         redis: Option<&Redis>,
         counts: &mut Counts,
+        breaks: bool,
     ) -> anyhow::Result<()> {
         let now = Instant::now();
         if let Some((nth, until)) = self.is_away {
@@ -59,7 +65,7 @@ impl Breaking {
                 nodes[nth].kill();
                 (self.is_stopping, self.is_away) = (None, Some((nth, now + self.away)));
             }
-        } else if !self.kill_every.is_zero() && now >= self.next_kill {
+        } else if breaks && !self.kill_every.is_zero() && now >= self.next_kill {
             if self.stops {
                 nodes[self.victim].stop()?;
                 self.is_stopping = Some(self.victim);
@@ -71,7 +77,7 @@ impl Breaking {
             self.victim = (self.victim + 1) % nodes.len();
             self.next_kill = now + self.kill_every;
         }
-        if let Some(redis) = redis.filter(|_| !self.cut_every.is_zero() && now >= self.next_cut) {
+        if let Some(redis) = redis.filter(|_| breaks && !self.cut_every.is_zero() && now >= self.next_cut) {
             counts.cuts += redis.cut_subscribers()?;
             self.next_cut = now + self.cut_every;
         }
@@ -82,15 +88,8 @@ impl Breaking {
         }
     }
 
-    /// Whoever is away begins again.
-    pub(crate) fn mend(&mut self, nodes: &mut [Node]) -> anyhow::Result<()> {
-        if let Some(nth) = self.is_stopping.take() {
-            while !nodes[nth].has_ended() {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            nodes[nth].kill();
-            nodes[nth].begin()?;
-        }
-        self.is_away.take().map_or(Ok(()), |(nth, _)| nodes[nth].begin())
+    /// Whether all servers are there.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_stopping.is_none() && self.is_away.is_none()
     }
 }

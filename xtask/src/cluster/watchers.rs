@@ -19,10 +19,12 @@ pub(crate) enum Told {
     Saw { watcher: u32, room: Box<str>, place: Place, publication: u64, after_ms: u64 },
     /// It was refused what it missed in a room.
     Refused { watcher: u32, room: Box<str> },
-    /// It cut its own connection.
-    Dropped,
-    /// It is back, with its rooms or without.
-    Back { is_recovered: bool },
+    /// It cuts its own connection.
+    Dropped { watcher: u32 },
+    /// It has lost its connection. `at` is in milliseconds since 1970, by the watcher's clock.
+    Lost { watcher: u32, at: u64, why: Box<str> },
+    /// It is back, with its rooms or without. `at` as in `Lost`.
+    Back { watcher: u32, at: u64, is_recovered: bool },
     /// The process has said all that it will say.
     Ended,
 }
@@ -81,8 +83,11 @@ fn parse(line: &str) -> Option<Told> {
             after_ms: line["after_ms"].as_u64().unwrap_or(0),
         },
         "refused" => Told::Refused { watcher, room: room()? },
-        "dropped" => Told::Dropped,
-        "back" => Told::Back { is_recovered: line["recovered"].as_bool()? },
+        "dropped" => Told::Dropped { watcher },
+        "lost" => Told::Lost { watcher, at: line["at"].as_u64()?, why: line["why"].as_str()?.into() },
+        "back" => {
+            Told::Back { watcher, at: line["at"].as_u64()?, is_recovered: line["recovered"].as_bool()? }
+        }
         _ => return None,
     })
 }
@@ -97,8 +102,10 @@ mod tests {
         let place = Place { epoch: 1, seq: 2 };
         let told = Told::Saw { watcher: 3, room: "r".into(), place, publication: 9, after_ms: 4 };
         assert_eq!(parse(saw), Some(told));
-        let back = r#"{"told":"back","watcher":3,"recovered":true}"#;
-        assert_eq!(parse(back), Some(Told::Back { is_recovered: true }));
+        let back = r#"{"told":"back","watcher":3,"recovered":true,"at":12}"#;
+        assert_eq!(parse(back), Some(Told::Back { watcher: 3, at: 12, is_recovered: true }));
+        let lost = r#"{"told":"lost","watcher":3,"why":"silence","at":11}"#;
+        assert_eq!(parse(lost), Some(Told::Lost { watcher: 3, at: 11, why: "silence".into() }));
         for other in ["", "warning", "{}", r#"{"told":"saw","watcher":3,"room":"r"}"#] {
             assert_eq!(parse(other), None, "{other}");
         }
