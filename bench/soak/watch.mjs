@@ -61,7 +61,7 @@ function watch(watcher) {
   socket.on('connect', async () => {
     const connection = ++connections;
     note(socket.recovered ? 'recovered' : 'connected');
-    if (connection > 1) tell('back', watcher, { recovered: socket.recovered });
+    if (connection > 1) tell('back', watcher, { recovered: socket.recovered, at: Date.now() });
     if (!socket.recovered) pending = new Set(roomsOf(watcher));
     while (pending.size > 0) {
       for (const room of [...pending]) {
@@ -82,6 +82,7 @@ function watch(watcher) {
       }
     }
   });
+  socket.on('disconnect', (why) => tell('lost', watcher, { why: `stock: ${why}`, at: Date.now() }));
   socket.on('soak', ({ room, data, epoch, seq }) => {
     has.set(room, { epoch, seq });
     tell('saw', watcher, { room, epoch, seq, n: data.n, after_ms: Math.max(0, Date.now() - data.at) });

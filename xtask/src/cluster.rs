@@ -1,12 +1,15 @@
 //! `cargo xtask cluster`: several servers and one Redis under load, while clients lose their connections, servers are killed
 //! and started again, and what they hear from Redis is cut; and whether everybody got everything once, in order.
 //!
-//! Owns the course of a run and what is told of it. What must hold is in `ledger.rs`, servers in `nodes.rs`, publishing in
-//! `publisher.rs`, watching in `watchers.rs` and the programs that it starts.
+//! Owns the course of a run and what is told of it. What must hold is in `ledger.rs`, servers in `nodes.rs`, what breaks in
+//! `breaking.rs`, publishing in `publisher.rs`, watching in `watchers.rs` and the programs that it starts.
 
+mod breaking;
 mod ledger;
+mod machine;
 mod nodes;
 mod publisher;
+mod returns;
 mod watchers;
 
 use std::collections::BTreeMap;
@@ -22,10 +25,13 @@ use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
 use crate::project;
+use breaking::Breaking;
 use ledger::Ledger;
+use machine::Cpu;
 use nodes::Node;
 pub(crate) use nodes::Redis;
-use publisher::{Published, Publisher};
+use publisher::{Lines, Published, Publisher};
+use returns::Returns;
 use watchers::{Told, Watchers};
 
 /// How long is waited, when all has been published, until nothing new has come for that time.
@@ -124,24 +130,11 @@ struct Counts {
     kills: u64,
     /// Connections of servers to Redis that were cut.
     cuts: u64,
-    /// When the first came back, in which second since then the last did, and how many in that.
-    back: Option<(Instant, u64, u64)>,
-    /// The most who came back in one second.
-    back_max: u64,
+    returns: Returns,
+    /// Seconds for which it was published.
+    publishing_secs: f64,
     /// Milliseconds from publishing to seeing, each with how often it was seen.
     delays: BTreeMap<u64, u64>,
-}
-
-impl Counts {
-    /// Somebody is back.
-    fn note_back(&mut self) {
-        let now = Instant::now();
-        let (first, second, count) = self.back.unwrap_or((now, 0, 0));
-        let this = now.duration_since(first).as_secs();
-        let count = if this == second { count + 1 } else { 1 };
-        self.back = Some((first, this, count));
-        self.back_max = self.back_max.max(count);
-    }
 }
 
 /// Runs the soak; whether everybody got everything.
@@ -164,6 +157,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         install(&root)?;
     }
 
+    let then = Cpu::now()?;
     let folder = std::env::temp_dir().join(format!("fanfare-cluster-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let redis = if args.nodes > 1 { Some(Redis::start(&folder)?) } else { None };
@@ -176,8 +170,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let rooms: Vec<Box<str>> = (0..args.rooms).map(|nth| format!("project:soak-{nth}").into()).collect();
 
     // A room without events has no log yet, and whoever joins it no place to go on from.
-    let first = Publisher {
-        servers: addresses.clone(),
+    let mut first = Publisher {
+        lines: Lines::to(&addresses),
         rooms: rooms.clone(),
         number: 0,
         of: 1,
@@ -209,7 +203,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     drop(redis);
     let (counts, ledger) =
         outcome.with_context(|| format!("the servers' logs are in {}", folder.display()))?;
-    let is_good = report(args, &counts, ledger)?;
+    let used = Cpu::now()?.used_since(then);
+    let is_good = report(args, &counts, used, ledger)?;
     if is_good {
         // What stays behind is in nobody's way.
         let _ = std::fs::remove_dir_all(&folder);
@@ -266,11 +261,12 @@ fn soak(
     }
 
     let (is_over, (tell, published)) = (AtomicBool::new(false), channel());
+    let begun = Instant::now();
     std::thread::scope(|scope| {
         let publishers: Vec<_> = (0..args.publishers)
             .map(|number| {
-                let publisher = Publisher {
-                    servers: servers.clone(),
+                let mut publisher = Publisher {
+                    lines: Lines::to(&servers),
                     rooms: rooms.clone(),
                     number,
                     of: args.publishers,
@@ -283,19 +279,22 @@ fn soak(
         drop(tell);
         let mut breaking = Breaking::new(args);
         let outcome = (|| {
-            let begun = Instant::now();
             let mut progress = begun + PROGRESS_EVERY;
-            while begun.elapsed() < Duration::from_secs(args.seconds) {
+            loop {
                 take(told, &published, &mut counts, &mut ledger, &mut planted)?;
-                breaking.go_on(nodes, redis, &mut counts)?;
+                let is_late = begun.elapsed() >= Duration::from_secs(args.seconds);
+                if is_late && breaking.is_whole() {
+                    return anyhow::Ok(());
+                }
+                breaking.go_on(nodes, redis, &mut counts, !is_late)?;
                 if Instant::now() >= progress {
                     progress += PROGRESS_EVERY;
                     show(&counts, &ledger, begun.elapsed());
                 }
             }
-            breaking.mend(nodes)
         })();
         is_over.store(true, Ordering::Relaxed);
+        counts.publishing_secs = begun.elapsed().as_secs_f64();
         outcome?;
         // All that was begun is answered before the books are closed.
         while publishers.iter().any(|publisher| !publisher.is_finished()) {
@@ -362,9 +361,13 @@ fn note(told: Told, counts: &mut Counts, ledger: &mut Ledger, planted: &mut bool
         }
         Told::Refused { watcher, room } => ledger.refused(watcher, &room),
         Told::Noted { watcher, note } => ledger.noted(watcher, note),
-        Told::Dropped => counts.drops += 1,
-        Told::Back { is_recovered } => {
-            counts.note_back();
+        Told::Dropped { watcher } => {
+            counts.drops += 1;
+            counts.returns.note_dropped(watcher);
+        }
+        Told::Lost { watcher, at, why } => counts.returns.note_lost(watcher, at, why),
+        Told::Back { watcher, at, is_recovered } => {
+            counts.returns.note_back(watcher, at);
             *(if is_recovered { &mut counts.recovered } else { &mut counts.afresh }) += 1;
         }
         Told::Ended => bail!("a watching process ended"),
@@ -372,122 +375,44 @@ fn note(told: Told, counts: &mut Counts, ledger: &mut Ledger, planted: &mut bool
     Ok(())
 }
 
-/// What breaks, and when next.
-struct Breaking {
-    kill_every: Duration,
-    cut_every: Duration,
-    away: Duration,
-    next_kill: Instant,
-    next_cut: Instant,
-    victim: usize,
-    /// Whether they may leave in good order.
-    stops: bool,
-    /// Who is told to stop, and has not ended yet.
-    is_stopping: Option<usize>,
-    /// Who is away, and until when.
-    is_away: Option<(usize, Instant)>,
-}
-
-impl Breaking {
-    fn new(args: &Args) -> Self {
-        let (kill_every, cut_every) =
-            (Duration::from_secs(args.kill_every), Duration::from_secs(args.cut_every));
-        let now = Instant::now();
-        Self {
-            kill_every,
-            cut_every,
-            away: Duration::from_secs(args.away),
-            next_kill: now + kill_every,
-            next_cut: now + cut_every,
-            victim: 0,
-            stops: args.stop,
-            is_stopping: None,
-            is_away: None,
-        }
-    }
-
-    fn go_on(
-        &mut self,
-        nodes: &mut [Node],
-        redis: Option<&Redis>,
-        counts: &mut Counts,
-    ) -> anyhow::Result<()> {
-        let now = Instant::now();
-        if let Some((nth, until)) = self.is_away {
-            if now >= until {
-                nodes[nth].begin()?;
-                self.is_away = None;
-            }
-        } else if let Some(nth) = self.is_stopping {
-            if nodes[nth].has_ended() {
-                nodes[nth].kill();
-                (self.is_stopping, self.is_away) = (None, Some((nth, now + self.away)));
-            }
-        } else if !self.kill_every.is_zero() && now >= self.next_kill {
-            if self.stops {
-                nodes[self.victim].stop()?;
-                self.is_stopping = Some(self.victim);
-            } else {
-                nodes[self.victim].kill();
-                self.is_away = Some((self.victim, now + self.away));
-            }
-            counts.kills += 1;
-            self.victim = (self.victim + 1) % nodes.len();
-            self.next_kill = now + self.kill_every;
-        }
-        if let Some(redis) = redis.filter(|_| !self.cut_every.is_zero() && now >= self.next_cut) {
-            counts.cuts += redis.cut_subscribers()?;
-            self.next_cut = now + self.cut_every;
-        }
-        let mut others = nodes.iter_mut().enumerate().filter(|(nth, _)| self.is_stopping != Some(*nth));
-        match others.find_map(|(_, node)| node.has_ended().then_some(node.address)) {
-            Some(address) => bail!("the server at {address} ended by itself"),
-            None => Ok(()),
-        }
-    }
-
-    /// Whoever is away begins again.
-    fn mend(&mut self, nodes: &mut [Node]) -> anyhow::Result<()> {
-        if let Some(nth) = self.is_stopping.take() {
-            while !nodes[nth].has_ended() {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            nodes[nth].kill();
-            nodes[nth].begin()?;
-        }
-        self.is_away.take().map_or(Ok(()), |(nth, _)| nodes[nth].begin())
-    }
-}
-
 fn show(counts: &Counts, ledger: &Ledger, elapsed: Duration) {
     // Progress that nobody can read is no reason to stop.
     let _ = writeln!(
         std::io::stderr(),
-        "{:>4} s: {} published, {} seen, {} awaited, {} drops, {} kills, {} cuts",
+        "{:>4} s: {} published, {} seen, {} awaited, {} drops, {} back, {} kills, {} cuts",
         elapsed.as_secs(),
         counts.published,
         ledger.sights,
         ledger.awaited(),
         counts.drops,
+        counts.returns.back(),
         counts.kills,
         counts.cuts,
     );
 }
 
 /// Tells how it went; whether it went well.
-fn report(args: &Args, counts: &Counts, ledger: Ledger) -> anyhow::Result<bool> {
+fn report(args: &Args, counts: &Counts, (machine, run): (u64, u64), ledger: Ledger) -> anyhow::Result<bool> {
     let sights = ledger.sights;
     let (faults, stories) = ledger.close();
-    let is_good = faults.is_empty() && counts.published > 0 && sights > 0;
+    // Only servers that leave in good order have a rate to keep.
+    let rate = Some(args.drain_rate).filter(|rate| args.stop && *rate > 0);
+    let keeps_rate = rate.map(|rate| counts.returns.keeps(rate));
+    let is_good =
+        faults.is_empty() && counts.published > 0 && sights > 0 && keeps_rate.is_none_or(|keeps| keeps);
     let faults: BTreeMap<String, u64> =
         faults.into_iter().map(|(fault, count)| (format!("{fault:?}"), count)).collect();
     let figures = json!({
         "nodes": args.nodes, "clients": args.clients, "stock": args.stock, "rooms": args.rooms,
         "seconds": args.seconds, "published": counts.published, "retries": counts.retries, "seen": sights,
-        "drops": counts.drops, "recovered": counts.recovered, "afresh": counts.afresh, "back_per_sec_max": counts.back_max, "kills": counts.kills,
-        "cuts": counts.cuts,
+        "rate": args.rate, "published_per_sec": (counts.published as f64 / counts.publishing_secs).round(),
+        "drops": counts.drops, "recovered": counts.recovered, "afresh": counts.afresh,
+        "kills": counts.kills, "cuts": counts.cuts, "lost_by": counts.returns.causes(),
+        "lost_per_sec_max": counts.returns.lost_per_sec_max(),
+        "back_per_sec_max": counts.returns.back_per_sec_max(), "drain_rate": rate, "keeps_rate": keeps_rate,
         "delay_ms": { "p50": quantile(&counts.delays, 0.5), "p99": quantile(&counts.delays, 0.99),
                       "max": counts.delays.keys().next_back() },
+        "cpu_percent": { "machine": machine, "run": run },
         "faults": faults, "stories": stories, "is_good": is_good,
     });
     if let Some(file) = &args.json {

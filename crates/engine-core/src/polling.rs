@@ -241,6 +241,17 @@ impl Shard {
         }
     }
 
+    /// Whoever carries a GET that waits is about to stop: it is replied to now, with a noop if there is nothing to send. Its
+    /// peer asks again, on another way.
+    pub fn handle_poll_ending(&mut self, sid: Sid) {
+        let Some(session) = self.find_session(sid) else { return };
+        let Some(entry) = self.sessions.get_mut(session) else { return };
+        let has_nothing = entry.outbox.is_empty();
+        let Some(get) = entry.transport.poll_mut().and_then(|poll| poll.get.take()) else { return };
+        let reply = if has_nothing { self.payload_of(session, b"6") } else { self.next_payload(session) };
+        self.reply(get, reply);
+    }
+
     /// Clears the note of a running POST. `false` if it was replied to already.
     fn end_post(&mut self, session: SessionKey, request: RequestId) -> bool {
         if self.forget_late_post(session, request) {

@@ -56,6 +56,34 @@ fn a_get_waits_until_there_is_something_to_send() {
 }
 
 #[test]
+fn a_get_whose_carrier_stops_is_answered_and_the_session_goes_on() {
+    check(
+        suite(),
+        r#"
+        a > GET
+        a < GET 200 0*
+        a > GET
+        ! detour a
+        a < GET 200 6
+        a > POST 40
+        a < POST 200 ok
+        ? connect a
+        ? accepted a
+        a > GET
+        a < GET 200 40{"sid":"*"}
+        a > GET
+        ! detour a
+        a < GET 200 6
+        ! detour a
+        a > GET
+        ! emit a one [1]
+        a < GET 200 42["one",1]
+        = sessions 1
+        "#,
+    );
+}
+
+#[test]
 fn several_packets_in_one_post_are_heard_in_order() {
     check(
         suite(),

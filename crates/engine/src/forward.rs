@@ -9,7 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -20,7 +20,7 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
@@ -32,6 +32,7 @@ use tokio::net::TcpStream;
 
 use crate::http::Origin;
 use crate::listener::{AbortOnDrop, Counted};
+use crate::passing::Passing;
 use crate::reply::ReplyBody;
 use crate::server::Inner;
 use crate::tunnel::Tunnel;
@@ -54,6 +55,10 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 
+/// What the internal listener is asked for a session whose waiting GET is to be answered now: whoever carries it stops. One
+/// that does not know it refuses it, and does nothing.
+pub(crate) const END_POLL: Method = Method::DELETE;
+
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type RequestBody = UnsyncBoxBody<Bytes, Fault>;
 
@@ -66,7 +71,9 @@ pub(crate) struct Forwarding {
     client: Client<HttpConnector, RequestBody>,
     passed_on: AtomicU64,
     failed: AtomicU64,
-    pub(crate) tunnels: AtomicUsize,
+    pub(crate) tunnels: Arc<Passing>,
+    /// GETs that wait for their answer.
+    pub(crate) polls: Arc<Passing>,
 }
 
 impl Forwarding {
@@ -89,7 +96,8 @@ impl Forwarding {
             client,
             passed_on: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-            tunnels: AtomicUsize::new(0),
+            tunnels: Passing::new(),
+            polls: Passing::new(),
         }
     }
 
@@ -143,9 +151,14 @@ where
     *outgoing.headers_mut() = headers_on(server, parts.headers, origin);
     forwarding.passed_on.fetch_add(1, Ordering::Relaxed);
     let client = forwarding.client.clone();
+    let poll = (*outgoing.method() == Method::GET).then(|| outgoing.uri().clone());
     // Dropped with the peer's connection, and so is the one to the other node, which sees the peer go by that.
     let sent = AbortOnDrop::new(server.control.spawn(async move { client.request(outgoing).await }));
-    match sent.finish().await {
+    let answered = match poll {
+        Some(uri) => finish_poll(server, forwarding, sent, &uri).await,
+        None => sent.finish().await,
+    };
+    match answered {
         Some(Ok(response)) => {
             let (mut parts, body) = response.into_parts();
             remove_hop_by_hop(&mut parts.headers);
@@ -157,6 +170,31 @@ where
             None
         }
         None => None,
+    }
+}
+
+/// Waits for the answer to a GET. While this node stops it is asked for one that comes at once, so that it is not cut.
+async fn finish_poll<T>(
+    server: &Inner,
+    forwarding: &Forwarding,
+    sent: AbortOnDrop<T>,
+    uri: &Uri,
+) -> Option<T> {
+    let mut answer = std::pin::pin!(sent.finish());
+    loop {
+        let mut passage = forwarding.polls.enter();
+        tokio::select! {
+            biased;
+            answered = &mut answer => return answered,
+            () = passage.told_to_go() => {}
+        }
+        let mut asking = Request::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        *asking.method_mut() = END_POLL;
+        *asking.uri_mut() = uri.clone();
+        asking.headers_mut().insert(FORWARDED.clone(), HeaderValue::from(server.node));
+        let client = forwarding.client.clone();
+        // Whether it was heard shows in the GET.
+        server.control.spawn(async move { client.request(asking).await });
     }
 }
 

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 use crate::coding::accepted_coding;
 use crate::cors::Cors;
-use crate::forward::{pass_on, pass_on_upgrade};
+use crate::forward::{END_POLL, pass_on, pass_on_upgrade};
 use crate::handshake::{Handshake, OpeningRequest};
 use crate::listener::Counted;
 use crate::mail::{LinkMail, Mail, Port, RequestMail, Wire};
@@ -272,6 +272,10 @@ where
         return refuse(HandshakeFault::TransportHandshake);
     }
     if let Some(to) = elsewhere {
+        if admission == Admission::Upgrade && server.is_draining.load(Ordering::Relaxed) {
+            // It would be cut in a moment. The session goes on as it is, or the proxy asks another node.
+            return draining(is_upgrade);
+        }
         let answered = match (admission, method) {
             (Admission::Poll, Method::Get | Method::Post) => pass_on(server, request, to, &origin).await,
             (Admission::Upgrade, _) => {
@@ -288,7 +292,7 @@ where
     match (admission, sid.and_then(|sid| Some((sid, server.port_of(sid)?)))) {
         (Admission::Open(_), _) if origin.is_internal => refuse(HandshakeFault::Forbidden),
         (Admission::Open(transport), _) => {
-            if server.refuses_sessions.load(Ordering::Relaxed) {
+            if server.is_draining.load(Ordering::Relaxed) {
                 return draining(is_upgrade);
             }
             if let Some(allow) = &server.http.allow_request {
@@ -329,6 +333,11 @@ where
         (Admission::Poll, Some((sid, port))) => match method {
             Method::Get => poll(server, request.headers(), port, sid, &query).await,
             Method::Post => post(server, request, port, sid, query.revision).await,
+            Method::Other if origin.is_internal && *request.method() == END_POLL => {
+                // A shard that has stopped has answered it.
+                let _ = port.send_waiting(Mail::Request(Box::new(RequestMail::EndPoll { sid }))).await;
+                status(StatusCode::NO_CONTENT)
+            }
             Method::Other => status(StatusCode::INTERNAL_SERVER_ERROR),
         },
         (Admission::Upgrade, Some((sid, port))) => {
@@ -547,7 +556,7 @@ fn status(code: StatusCode) -> Response<ReplyBody> {
     response
 }
 
-/// What a new session gets from a server that drains. Peers try again by themselves, and proxies at another server.
+/// What a new session or tunnel gets from a server that drains. Peers try again by themselves, and proxies at another server.
 fn draining(is_upgrade: bool) -> Response<ReplyBody> {
     let mut response = refusal(HandshakeFault::Forbidden, Some("the server is shutting down"), is_upgrade);
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

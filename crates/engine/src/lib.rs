@@ -32,6 +32,7 @@ mod joining;
 mod listener;
 mod mail;
 mod namespace;
+mod passing;
 mod refusal;
 mod release;
 mod reply;

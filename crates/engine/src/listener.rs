@@ -7,11 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -212,9 +213,18 @@ where
         service_fn(move |request: Request<Incoming>| {
             let (server, serving, origin) = (server.clone(), serving.clone(), origin.clone());
             async move {
-                let response = route(server, serving, origin, request).await;
+                let _answering = Answering::new(&server);
+                let is_internal = origin.is_internal;
+                let mut response = route(server.clone(), serving, origin, request).await;
                 if response.extensions().get::<Cut>().is_some() {
                     return Err(io::Error::other("the connection is to be cut"));
+                }
+                // The next request is to come to a server that stays. Other nodes have no other way to our sessions.
+                if !is_internal
+                    && server.is_draining.load(Ordering::Relaxed)
+                    && response.status() != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok(response)
             }
@@ -254,7 +264,7 @@ async fn route(
         *response.status_mut() = StatusCode::NOT_FOUND;
         if request.headers().contains_key(http::header::UPGRADE) {
             // Whoever wanted to speak another protocol has nothing more to say in this one.
-            response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         return response;
     };
@@ -304,5 +314,21 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a request while it is being answered.
+struct Answering(Arc<AtomicUsize>);
+
+impl Answering {
+    fn new(server: &Inner) -> Self {
+        server.requests.fetch_add(1, Ordering::Relaxed);
+        Self(server.requests.clone())
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

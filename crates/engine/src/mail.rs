@@ -123,6 +123,10 @@ pub(crate) enum RequestMail {
     Lost {
         request: RequestId,
     },
+    /// Who carries the session's waiting GET stops.
+    EndPoll {
+        sid: Sid,
+    },
     CheckUpgrade {
         sid: Sid,
         revision: Revision,

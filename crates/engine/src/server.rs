@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use eio_proto::Sid;
 use engine_core::{Config, Counters, Gauges, Shard, ShardId, Target};
@@ -41,12 +41,14 @@ pub(crate) struct Inner {
     pub(crate) sending: Sending,
     pub(crate) control: tokio::runtime::Handle,
     pub(crate) numbers: Numbers,
-    /// New sessions are refused, because the server drains.
-    pub(crate) refuses_sessions: AtomicBool,
+    /// New sessions and tunnels are refused, and connections closed after each answer, because the server drains.
+    pub(crate) is_draining: AtomicBool,
     pub(crate) phase: watch::Sender<Phase>,
     /// That the phase is the last one, for shards, which look at it in every turn.
     pub(crate) stopped: AtomicBool,
     pub(crate) connections: AtomicUsize,
+    /// Requests on our own listeners that are being answered.
+    pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) on_message: Option<OnMessage>,
     pub(crate) restorer: Option<Box<dyn Restorer>>,
     pub(crate) panics: AtomicU64,
@@ -56,22 +58,9 @@ pub(crate) struct Inner {
 /// How far a server has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Draining included.
     Running,
-    /// No new sessions; those that are there are closed one after the other.
-    Draining {
-        within: Duration,
-    },
     Stopped,
-}
-
-impl Phase {
-    /// Time over which what is still there is to go.
-    pub(crate) fn within(self) -> Duration {
-        match self {
-            Phase::Draining { within } => within,
-            Phase::Running | Phase::Stopped => Duration::ZERO,
-        }
-    }
 }
 
 impl Inner {
@@ -254,10 +243,11 @@ impl Server {
             sending: Sending::new(shards > 1 && has_recovery),
             control,
             numbers: Numbers::default(),
-            refuses_sessions: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Running),
             stopped: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            requests: Arc::default(),
             on_message: builder.on_message,
             restorer: builder.restorer,
             panics: AtomicU64::new(0),
@@ -425,7 +415,7 @@ impl Server {
         if let Some(forwarding) = &self.inner.forwarding {
             all.requests_forwarded = forwarding.passed_on();
             all.requests_unreachable = forwarding.failed();
-            all.tunnels = forwarding.tunnels.load(Ordering::Relaxed);
+            all.tunnels = forwarding.tunnels.count();
         }
         all.connections = self.inner.connections.load(Ordering::Relaxed);
         all

@@ -459,6 +459,7 @@ impl ShardState {
                     self.core.handle_request_lost(now, session, request);
                 }
             }
+            RequestMail::EndPoll { sid } => self.core.handle_poll_ending(sid),
             RequestMail::CheckUpgrade { sid, revision, reply } => {
                 let _ = reply.send(self.core.check_upgrade(now, sid, revision));
             }

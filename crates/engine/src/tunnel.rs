@@ -2,7 +2,6 @@
 //! Does not know what the bytes mean. Invariant: a tunnel ends when either side ends, and holds no more than its two buffers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,48 +30,20 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Waits until HTTP has let go of both connections, then carries bytes until one ends, or the server does.
+    /// Waits until HTTP has let go of both connections, then carries bytes until one ends, or the server lets it go or ends.
     pub(crate) async fn run(self) {
         let Self { server, near, far, counted } = self;
         let Ok((near, far)) = tokio::try_join!(near, far) else { return };
         let (Ok(near), Ok(far)) = (take(near), take(far)) else { return };
-        let _count = Count::new(server.clone());
+        let Some(forwarding) = &server.forwarding else { return };
+        let mut passage = forwarding.tunnels.enter();
         let _counted = counted;
         let mut phase = server.phase.subscribe();
-        let drained = async move {
-            let phase = phase.wait_for(|phase| *phase != Phase::Running).await;
-            let within = phase.map_or(Duration::ZERO, |phase| phase.within());
-            // As the sessions of this node: not all at once.
-            tokio::time::sleep(within.mul_f64(spread())).await;
-        };
         tokio::select! {
             () = carry(near, far) => {}
-            () = drained => {}
-        }
-    }
-}
-
-/// A number from 0 to 1, another one for each tunnel.
-fn spread() -> f64 {
-    getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX))
-}
-
-/// Counts a tunnel while it is open.
-struct Count(Arc<Inner>);
-
-impl Count {
-    fn new(server: Arc<Inner>) -> Self {
-        if let Some(forwarding) = &server.forwarding {
-            forwarding.tunnels.fetch_add(1, Ordering::Relaxed);
-        }
-        Self(server)
-    }
-}
-
-impl Drop for Count {
-    fn drop(&mut self) {
-        if let Some(forwarding) = &self.0.forwarding {
-            forwarding.tunnels.fetch_sub(1, Ordering::Relaxed);
+            // In turn with the sessions of this node: not all at once.
+            () = passage.told_to_go() => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Stopped) => {}
         }
     }
 }

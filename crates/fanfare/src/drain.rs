@@ -10,6 +10,10 @@ use serde_json::json;
 /// Between telling sockets and letting the first of them go: what is on its way to one that goes is dropped.
 const LEAD: Duration = Duration::from_millis(200);
 
+/// How much of the rate is used. Clients wait for a moment of random length before they come back, so in some seconds more
+/// come than went.
+const SHARE: f64 = 0.9;
+
 /// How fast connections are let go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -22,10 +26,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// How long it takes to let go of so many.
+    /// How long it takes to let go of so many, `LEAD` included.
     pub(crate) fn takes(&self, connections: usize) -> Duration {
         let Some(per_second_max) = self.per_second_max else { return self.time };
-        let needed = Duration::from_secs_f64(connections as f64 / f64::from(per_second_max.get()));
+        let needed =
+            LEAD + Duration::from_secs_f64(connections as f64 / (SHARE * f64::from(per_second_max.get())));
         self.time.max(needed.min(self.time_max))
     }
 }
@@ -33,7 +38,8 @@ impl Pace {
 /// Tells all sockets that the server stops, and lets them go one after the other. New sessions are refused meanwhile.
 pub(crate) async fn drain(server: &Server, pace: &Pace) {
     let stats = server.stats(false).await;
-    let connections = stats.held(|gauges| gauges.sessions);
+    // Who must come back because this server stops: its own, and those of other nodes whose WebSocket goes through it.
+    let connections = stats.held(|gauges| gauges.sessions) + stats.tunnels;
     let within = pace.takes(connections);
     tracing::info!(connections, within = %humantime::format_duration(within), "letting connections go");
     let told = json!({ "reason": "shutdown", "reconnect_in_ms": within.as_millis() });
@@ -62,11 +68,12 @@ mod tests {
             time_max: 60 * second,
         };
         for (per_second_max, connections, takes) in
-            [(0, 1_000_000, 10), (100, 0, 10), (100, 1_000, 10), (100, 2_000, 20), (100, 1_000_000, 60)]
+            [(0, 1_000_000, 10), (100, 0, 10), (100, 800, 10), (100, 1_800, 20), (100, 1_000_000, 60)]
         {
+            let lead = if (11..60).contains(&takes) { LEAD } else { Duration::ZERO };
             assert_eq!(
                 pace(per_second_max).takes(connections),
-                takes * second,
+                takes * second + lead,
                 "{per_second_max} {connections}"
             );
         }

@@ -2,28 +2,34 @@
 //! what they see: one JSON object a line. What `cargo xtask cluster` starts; it ends when its input does.
 //!
 //! Arguments: sockets, the number of the first, seconds between losses, seconds that one lasts at most, servers, rooms, and
-//! how many of these each socket watches. Each socket has a relay of its own, which takes it to another server each time,
-//! and which can be cut for a while.
+//! how many of these each socket watches. Each socket has a relay of its own, which does what a load balancer does: it takes
+//! each connection to the next server that says that it is ready, and leaves connections where they are. And it can be cut
+//! for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 use sio_client::args::One;
 use sio_client::{Client, Emitter, Event, Notice, Options, Reconnect, Transports};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
 /// Time that an answer to a join may take.
 const JOIN_LIMIT: Duration = Duration::from_secs(20);
+/// How often servers are asked whether they are ready: more than once in the moment for which one that stops waits before it
+/// lets the first connection go.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+/// Time that such an answer may take on a busy machine. A load balancer allows for some, too, before it gives a server up.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What all sockets share.
 struct Plan {
-    servers: Vec<SocketAddr>,
+    servers: Vec<Backend>,
     rooms: Vec<String>,
     rooms_each: usize,
     drop_every: Duration,
@@ -31,6 +37,12 @@ struct Plan {
     next_server: AtomicUsize,
     begun: Instant,
     lines: mpsc::UnboundedSender<Value>,
+}
+
+/// A server, and whether it takes new connections.
+struct Backend {
+    address: SocketAddr,
+    is_ready: AtomicBool,
 }
 
 /// Where a socket is in each room, and which it is still to join.
@@ -48,7 +60,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (tell, mut lines) = mpsc::unbounded_channel();
     let plan = Arc::new(Plan {
-        servers: servers.split(',').map(str::parse).collect::<Result<_, _>>()?,
+        servers: servers
+            .split(',')
+            .map(|server| Ok(Backend { address: server.parse()?, is_ready: AtomicBool::new(true) }))
+            .collect::<Result<_, std::net::AddrParseError>>()?,
         rooms: rooms.split(',').map(str::to_owned).collect(),
         rooms_each: rooms_each.parse()?,
         drop_every: Duration::from_secs(drop_every.parse()?),
@@ -57,6 +72,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         begun: Instant::now(),
         lines: tell,
     });
+    for nth in 0..plan.servers.len() {
+        let plan = plan.clone();
+        tokio::spawn(async move { plan.servers[nth].probe().await });
+    }
     let first: u32 = first.parse()?;
     for number in first..first + count.parse::<u32>()? {
         let plan = plan.clone();
@@ -101,15 +120,39 @@ impl Plan {
         self.tell("note", watcher, json!({ "note": format!("{at:.2} s {what}") }));
     }
 
-    /// A connection to the next server that takes one.
+    /// A connection to the next server that is ready; to any that takes one if none is.
     async fn next(&self) -> Option<TcpStream> {
-        for _ in &self.servers {
-            let nth = self.next_server.fetch_add(1, Ordering::Relaxed) % self.servers.len();
-            if let Ok(stream) = TcpStream::connect(self.servers[nth]).await {
+        let first = self.next_server.fetch_add(1, Ordering::Relaxed);
+        let (mut servers, unready): (Vec<&Backend>, Vec<&Backend>) = (0..self.servers.len())
+            .map(|nth| &self.servers[(first + nth) % self.servers.len()])
+            .partition(|server| server.is_ready.load(Ordering::Relaxed));
+        servers.extend(unready);
+        for server in servers {
+            if let Ok(stream) = TcpStream::connect(server.address).await {
                 return Some(stream);
             }
         }
         None
+    }
+}
+
+impl Backend {
+    /// Asks again and again whether it is ready.
+    async fn probe(&self) {
+        loop {
+            let is_ready = matches!(tokio::time::timeout(PROBE_LIMIT, self.ask()).await, Ok(Ok(true)));
+            self.is_ready.store(is_ready, Ordering::Relaxed);
+            tokio::time::sleep(PROBE_EVERY).await;
+        }
+    }
+
+    async fn ask(&self) -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        let asked = format!("GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(asked.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        Ok(answer.starts_with(b"HTTP/1.1 200"))
     }
 }
 
@@ -175,7 +218,7 @@ async fn watch_on(number: u32, plan: &Arc<Plan>) -> Result<(), Box<dyn std::erro
                 connection.store(connections, Ordering::Relaxed);
                 plan.note(number, if is_recovered { "recovered" } else { "connected" });
                 if connections > 1 {
-                    plan.tell("back", number, json!({ "recovered": is_recovered }));
+                    plan.tell("back", number, json!({ "recovered": is_recovered, "at": now_ms() }));
                 }
                 if !is_recovered {
                     lock(&progress).pending = plan.rooms_of(number).collect();
@@ -184,8 +227,10 @@ async fn watch_on(number: u32, plan: &Arc<Plan>) -> Result<(), Box<dyn std::erro
                 tokio::spawn(join(joining, plan.clone(), client.emitter(), progress.clone()));
             }
             Notice::Event(event) if event.name == "soak" => saw(number, plan, &event, &progress)?,
-            Notice::Disconnected { will_reconnect: true, reason } => {
-                plan.note(number, &format!("disconnected: {reason:?}"));
+            Notice::Disconnected { reason, will_reconnect: true } => {
+                let why = format!("{:?}: {reason}", options.transports);
+                plan.note(number, &format!("disconnected: {why}"));
+                plan.tell("lost", number, json!({ "why": why, "at": now_ms() }));
             }
             Notice::Event(_) => {}
             other => return Err(format!("{other:?}").into()),
@@ -250,7 +295,7 @@ fn saw(
     let (Some(epoch), Some(seq)) = (it["epoch"].as_u64(), it["seq"].as_u64()) else {
         return Err("no place".into());
     };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis() as u64;
+    let now = now_ms();
     let after_ms = now.saturating_sub(it["data"]["at"].as_u64().unwrap_or(now));
     let told =
         json!({ "room": room, "epoch": epoch, "seq": seq, "n": it["data"]["n"], "after_ms": after_ms });
@@ -261,4 +306,9 @@ fn saw(
 
 fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Milliseconds since 1970: whoever started us compares what several processes tell.
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

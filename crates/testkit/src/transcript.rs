@@ -16,8 +16,8 @@
 //! a < GET 200 4x             what must come next for `a`; `*` stands for anything, `$sid`, `$pid`, `$offset` (or
 //!                            `$b.sid` …) for what the peer was last given
 //! ! emit a tick [1] ack=7 timeout=5s      the application (also: order=7, replay=7): emit, cast, join, leave, answer, accept, afresh, refuse,
-//!                            disconnect, close, shutdown, drain, restore; `yield a`: another node takes a over; for
-//!                            mail: hold, step, release; and the whole process: `crash 2`, to come back with two
+//!                            disconnect, close, shutdown, drain, restore; `yield a`: another node takes a over; `detour a`:
+//!                            the node stops that carries its GET; for mail: hold, step, release; and the whole process: `crash 2`, to come back with two
 //!                            shards, `crash 2 5`: as node 5
 //! ? event a tick [1]         what the application must have heard since the last such line
 //! = sessions 1               a gauge of all shards together; `= rooms-of a r1,r2`; `= counter name 3`
@@ -486,6 +486,11 @@ impl Stage {
                 let pid = self.peers.get(first).and_then(|peer| peer.given.get("pid"));
                 let pid = pid.and_then(|pid| Sid::parse(pid)).ok_or("it has no pid")?;
                 self.cluster.release(pid);
+            }
+            "detour" => {
+                let peer = self.peers.get(first).ok_or("no such peer")?;
+                let (index, sid) = (peer.shard, peer.sid.ok_or("no session")?);
+                self.cluster.with(index, |shard, _| shard.handle_poll_ending(sid));
             }
             "shutdown" => {
                 for index in 0..self.cluster.len() {

@@ -21,10 +21,12 @@ pub(crate) enum Told {
     Refused { watcher: u32, room: Box<str> },
     /// Something befell its connection.
     Noted { watcher: u32, note: String },
-    /// It cut its own connection.
-    Dropped,
-    /// It is back, with its rooms or without.
-    Back { is_recovered: bool },
+    /// It cuts its own connection.
+    Dropped { watcher: u32 },
+    /// It has lost its connection. `at` is in milliseconds since 1970, by the watcher's clock.
+    Lost { watcher: u32, at: u64, why: Box<str> },
+    /// It is back, with its rooms or without. `at` as in `Lost`.
+    Back { watcher: u32, at: u64, is_recovered: bool },
     /// The process has said all that it will say.
     Ended,
 }
@@ -84,8 +86,11 @@ fn parse(line: &str) -> Option<Told> {
         },
         "refused" => Told::Refused { watcher, room: room()? },
         "note" => Told::Noted { watcher, note: line["note"].as_str()?.to_owned() },
-        "dropped" => Told::Dropped,
-        "back" => Told::Back { is_recovered: line["recovered"].as_bool()? },
+        "dropped" => Told::Dropped { watcher },
+        "lost" => Told::Lost { watcher, at: line["at"].as_u64()?, why: line["why"].as_str()?.into() },
+        "back" => {
+            Told::Back { watcher, at: line["at"].as_u64()?, is_recovered: line["recovered"].as_bool()? }
+        }
         _ => return None,
     })
 }
@@ -100,10 +105,12 @@ mod tests {
         let place = Place { epoch: 1, seq: 2 };
         let told = Told::Saw { watcher: 3, room: "r".into(), place, publication: 9, after_ms: 4 };
         assert_eq!(parse(saw), Some(told));
-        let back = r#"{"told":"back","watcher":3,"recovered":true}"#;
-        assert_eq!(parse(back), Some(Told::Back { is_recovered: true }));
+        let back = r#"{"told":"back","watcher":3,"recovered":true,"at":12}"#;
+        assert_eq!(parse(back), Some(Told::Back { watcher: 3, at: 12, is_recovered: true }));
         let noted = r#"{"told":"note","watcher":3,"note":"opened"}"#;
         assert_eq!(parse(noted), Some(Told::Noted { watcher: 3, note: "opened".to_owned() }));
+        let lost = r#"{"told":"lost","watcher":3,"why":"silence","at":11}"#;
+        assert_eq!(parse(lost), Some(Told::Lost { watcher: 3, at: 11, why: "silence".into() }));
         for other in ["", "warning", "{}", r#"{"told":"saw","watcher":3,"room":"r"}"#] {
             assert_eq!(parse(other), None, "{other}");
         }

@@ -4,6 +4,7 @@
 //! protocol itself, which `conformance/` does. Every server listens on a port that the system gives.
 
 mod connecting;
+mod drain;
 mod links;
 mod nodes;
 mod peers;
