@@ -26,12 +26,17 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 passed=0 failed=0 skipped=0 broken=0
 
+# Registries are far away: what fails is tried again, twice.
+patiently() {
+  "$@" || { sleep 5; "$@"; } || { sleep 30; "$@"; }
+}
+
 # The Node packages hold the reference server too, so every part may need them.
 if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
-  npm ci --no-audit --no-fund --loglevel=error || exit 2
+  patiently npm ci --no-audit --no-fund --loglevel=error || exit 2
 fi
 if wanted python && [ ! .venv/installed -nt requirements.txt ]; then
-  python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt && touch .venv/installed || exit 2
+  python3 -m venv .venv && patiently .venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt && touch .venv/installed || exit 2
 fi
 
 run_node() {
@@ -43,7 +48,7 @@ run_python() {
 run_rust() {
   local skips
   mapfile -t skips < <(node -p 'require("./skips.json").filter((one) => one.suite === "rust").map((one) => "--skip\n" + one.test).join("\n")' | grep .)
-  (cd rust && "${CARGO:-cargo}" test --locked -- --test-threads 4 "${skips[@]}") >"$logs/rust" 2>&1
+  (cd rust && patiently "${CARGO:-cargo}" fetch --locked && "${CARGO:-cargo}" test --locked -- --test-threads 4 "${skips[@]}") >"$logs/rust" 2>&1
 }
 # The sum of all numbers that the pattern's group catches in a part's log.
 sum() { grep -oP "$2" "$logs/$1" | awk '{ total += $1 } END { print total + 0 }'; }

@@ -37,7 +37,14 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     chmod +x $policy
     trap 'rm -f $policy' EXIT
   fi
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  # Mirrors are far away: what fails is tried again, twice.
+  for pause in 5 30 0; do
+    if apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; then
+      exit 0
+    fi
+    sleep $pause
+  done
+  exit 1
 else
   echo "please install: ${missing[*]}" >&2
   exit 1

@@ -212,16 +212,16 @@ describe('more about socket.io-client 4.8.4', { concurrency: 6 }, () => {
     const { url } = await shared();
     const [one, two] = [io(url, { forceNew: true }), io(url, { forceNew: true })];
     await Promise.all([next(one, 'connect'), next(two, 'connect')]);
-    assert.equal(await one.timeout(2000).emitWithAck('message-with-ack', 7), 7);
+    assert.equal(await one.timeout(60000).emitWithAck('message-with-ack', 7), 7);
     await assert.rejects(one.timeout(100).emitWithAck('no-such-event'), /timed out/);
     two.on('vote', (answer) => answer('yes'));
     await ask(two, 'join', 'voters');
-    assert.deepEqual((await ask(one, 'ask', { room: 'voters', timeout: 1000, event: 'vote' }))[0], { answers: ['yes'] });
+    assert.deepEqual((await ask(one, 'ask', { room: 'voters', timeout: 60000, event: 'vote' }))[0], { answers: ['yes'] });
     one.disconnect();
     two.disconnect();
   });
   conforms('resends what got no answer, in order (retries)', async () => {
-    const socket = io((await shared()).url, { forceNew: true, retries: 2, ackTimeout: 1000 });
+    const socket = io((await shared()).url, { forceNew: true, retries: 2, ackTimeout: 30000 });
     const answers = await Promise.all([1, 2, 3].map((n) => new Promise((resolve) => socket.emit('message-with-ack', n, (error, value) => resolve(error ?? value)))));
     assert.deepEqual(answers, [1, 2, 3]);
     socket.disconnect();

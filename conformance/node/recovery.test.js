@@ -12,7 +12,7 @@ const { io } = require('socket.io-client');
 const io40 = require('socket.io-client-40').io;
 
 const path = '/socket.io/';
-const ON = { recovery: 5000 };
+const ON = { recovery: 60000 };
 const P = (num) => `{"_placeholder":true,"num":${num}}`;
 const next = (emitter, event, ms = 4000) => within(ms, once(emitter, event), `the event ${event}`);
 const ask = (socket, ...event) => within(4000, new Promise((resolve) => socket.emit(...event, resolve)), `the answer to ${event[0]}`);
@@ -153,7 +153,7 @@ for (const kind of ['websocket', 'polling']) {
       assert.deepEqual(plain(back, back.missed), [['missed']]);
     });
     recovers('coming back before the server noticed takes over, and the old connection loses nothing of it later', { referenceFails: 'there is no saved session yet' }, async () => {
-      const options = { recovery: 5000, pingInterval: 300, pingTimeout: 1000 };
+      const options = { recovery: 20000, pingInterval: 300, pingTimeout: 4000 };
       const { watcher, victim } = await pair({ options });
       await victim.ask('join', 'room1');
       const offset = await touch(watcher, victim);
@@ -161,7 +161,7 @@ for (const kind of ['websocket', 'polling']) {
       victim.peer.freeze();
       const back = await comeBack(victim, offset);
       assert.deepEqual([back.sid, back.pid], [victim.sid, victim.pid]);
-      await sleep(1800); // The old connection's heartbeat is over by now.
+      await sleep(5000); // The old connection's heartbeat is over by now.
       assert.deepEqual((await watcher.ask('fetch', 'room1')).map((one) => one.id), [victim.sid]);
       await watcher.ask('to', { rooms: ['room1'], event: 'after', args: [1] });
       assert.deepEqual((await back.event('after')).slice(0, 2), ['after', 1]);

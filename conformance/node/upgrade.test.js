@@ -71,7 +71,7 @@ describe('upgrade', { concurrency: 8 }, () => {
     });
   }
   conforms('a probe that never becomes an upgrade is closed after the upgrade time-out, and polling lives on', async () => {
-    const { session, ws } = await probing({ upgradeTimeout: 1500 });
+    const { session, ws } = await probing({ upgradeTimeout: 4000 });
     ws.send('2probe');
     assert.equal(await ws.next(), '3probe');
     await ws.closed(4000);
@@ -79,7 +79,7 @@ describe('upgrade', { concurrency: 8 }, () => {
     await assertUpgrades(session);
   });
   conforms('a WebSocket that never probes is closed after the upgrade time-out', async () => {
-    const { session, ws } = await probing({ upgradeTimeout: 1500 });
+    const { session, ws } = await probing({ upgradeTimeout: 4000 });
     await ws.closed(4000);
     await assertPollingLives(session);
   });
@@ -172,7 +172,7 @@ describe('upgrade', { concurrency: 8 }, () => {
     assert.equal((await session.poll()).status, 400);
   });
   conforms('a session that times out while probing closes the probing WebSocket too', async () => {
-    const { ws } = await probing({ pingInterval: 500, pingTimeout: 1500 });
+    const { ws } = await probing({ pingInterval: 500, pingTimeout: 5000 });
     ws.send('2probe');
     assert.equal(await ws.next(), '3probe');
     await ws.closed(4000);

@@ -16,7 +16,7 @@ class Peer:
 
     def __init__(self, setting, **options):
         self.setting = setting
-        self.client = socketio.AsyncClient(reconnection_delay=0.05, reconnection_delay_max=0.1, randomization_factor=0, **options)
+        self.client = socketio.AsyncClient(reconnection_delay=0.05, reconnection_delay_max=0.1, randomization_factor=0, request_timeout=120, **options)
         self.queues = {}
         for namespace in ("/", "/custom", "/guarded"):
             self.client.on("*", self._catch_all, namespace=namespace)
@@ -36,14 +36,14 @@ class Peer:
         return self.queues.setdefault(name, asyncio.Queue())
 
     async def connect(self, server, namespaces=("/",), **options):
-        await self.client.connect(server.url, transports=SETTINGS[self.setting], namespaces=list(namespaces), wait_timeout=30, **options)
+        await self.client.connect(server.url, transports=SETTINGS[self.setting], namespaces=list(namespaces), wait_timeout=120, **options)
         return self
 
-    async def next(self, name, seconds=30):
+    async def next(self, name, seconds=120):
         return await asyncio.wait_for(self.queue(name).get(), seconds)
 
     async def call(self, event, data=None, namespace="/"):
-        return await self.client.call(event, data, namespace=namespace, timeout=30)
+        return await self.client.call(event, data, namespace=namespace, timeout=120)
 
 
 @pytest_asyncio.fixture(params=list(SETTINGS))
@@ -142,7 +142,7 @@ async def test_async_reconnects_after_the_server_was_killed_and_came_back(peer):
     await one.next("disconnect/")
     again = Server(port=server.port)
     try:
-        await one.next("connect/", 8)
+        await one.next("connect/")
         assert await one.call("message-with-ack", "again") == "again"
         await one.client.disconnect()
     finally:

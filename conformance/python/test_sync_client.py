@@ -16,7 +16,7 @@ class Peer:
 
     def __init__(self, setting, **options):
         self.setting = setting
-        self.client = socketio.Client(reconnection_delay=0.05, reconnection_delay_max=0.1, randomization_factor=0, **options)
+        self.client = socketio.Client(reconnection_delay=0.05, reconnection_delay_max=0.1, randomization_factor=0, request_timeout=120, **options)
         self.queues = {}
         for namespace in ("/", "/custom", "/guarded"):
             self.client.on("*", lambda name, *args: self._put(name, args), namespace=namespace)
@@ -27,14 +27,14 @@ class Peer:
         self.queues.setdefault(name, queue.Queue()).put(args)
 
     def connect(self, server, namespaces=("/",), **options):
-        self.client.connect(server.url, transports=SETTINGS[self.setting], namespaces=list(namespaces), wait_timeout=30, **options)
+        self.client.connect(server.url, transports=SETTINGS[self.setting], namespaces=list(namespaces), wait_timeout=120, **options)
         return self
 
-    def next(self, name, seconds=30):
+    def next(self, name, seconds=120):
         return self.queues.setdefault(name, queue.Queue()).get(timeout=seconds)
 
     def call(self, event, data=None, namespace="/"):
-        return self.client.call(event, data, namespace=namespace, timeout=30)
+        return self.client.call(event, data, namespace=namespace, timeout=120)
 
 
 @pytest.fixture(params=list(SETTINGS))
@@ -172,7 +172,7 @@ def test_reconnects_after_the_server_was_killed_and_came_back(peer):
     one.next("disconnect/")
     again = Server(port=server.port)
     try:
-        one.next("connect/", 8)
+        one.next("connect/")
         assert one.call("message-with-ack", "again") == "again"
     finally:
         one.client.disconnect()
@@ -198,7 +198,7 @@ def test_receives_a_thousand_events(peer, shared, reference_fails):
 
 def test_a_message_near_the_limit_passes_and_one_above_it_costs_the_connection(peer, shared):
     # Over polling this client notices a refused POST only through the heartbeat, so that is short here.
-    one = peer().connect(shared(max_payload=10000, ping_interval=300, ping_timeout=300))
+    one = peer().connect(shared(max_payload=10000, ping_interval=300, ping_timeout=4000))
     one.next("connect/")
     assert one.call("message-with-ack", "x" * 9900) == "x" * 9900
     one.client.emit("message", "x" * 10100)

@@ -11,7 +11,7 @@ use rust_socketio::client::Client;
 use rust_socketio::{ClientBuilder, Event, Payload, TransportType};
 use serde_json::{json, Value};
 
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server under test, killed when dropped.
 struct Server {

@@ -21,7 +21,7 @@ struct Listener {
 impl Listener {
     fn new(server: &RedisServer, channels: &[String]) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(180))).unwrap();
         for channel in channels {
             write!(stream, "*2\r\n$10\r\nSSUBSCRIBE\r\n${}\r\n{channel}\r\n", channel.len()).unwrap();
         }

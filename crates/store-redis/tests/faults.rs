@@ -9,17 +9,32 @@ use hub::store::{Commit, Outcome, Page, Span, Store, StoreFault};
 use store_redis::{Address, OpenFault, Options, RedisStore};
 use testkit::contract::sample::{NOW, change, event, events, job, key, latest, logged, room, state};
 use testkit::contract::wait;
+use testkit::port::Port;
 use testkit::redis::{RedisCluster, RedisSentinels, RedisServer, until};
 
 /// Longer than any server of these tests is away.
-const PATIENT: Duration = Duration::from_secs(120);
+const PATIENT: Duration = Duration::from_secs(180);
 
 fn options(address: &str) -> Options {
-    Options { patience: PATIENT, ..Options::new(Address::parse(address).unwrap()) }
+    let address = Address::parse(address).unwrap();
+    let mut options = Options { patience: PATIENT, ..Options::new(address) };
+    let longer = Duration::from_secs(30);
+    (options.terms.command_timeout, options.terms.connect_timeout) = (longer, longer);
+    options
 }
 
+/// Opens it, again if its time-outs are too short for a machine that stands still.
 fn open(options: Options) -> RedisStore {
-    RedisStore::open(options).unwrap()
+    let mut opened = None;
+    until("it opens", || match RedisStore::open(options.clone()) {
+        Ok(store) => {
+            opened = Some(store);
+            true
+        }
+        Err(OpenFault::Unreachable { .. }) => false,
+        Err(fault) => panic!("{fault}"),
+    });
+    opened.expect("it is open")
 }
 
 fn numbered(n: u64) -> Commit {
@@ -102,8 +117,8 @@ fn what_was_answered_is_there_after_a_kill() {
     // The last one may have been done without an answer.
     assert_eq!(kept[..answered as usize], (0..answered).collect::<Vec<_>>());
     assert!(kept.len() as u64 <= answered + 1, "{} of {answered}", kept.len());
-    commit(&store, numbered(9)).unwrap();
-    assert_eq!(wait(store.health()).unwrap().complaint, None);
+    until("it is written again", || commit(&store, numbered(9)).is_ok());
+    until("all is well", || wait(store.health()).is_ok_and(|health| health.complaint.is_none()));
 }
 
 #[test]
@@ -223,7 +238,7 @@ fn replicas_have_what_is_answered_if_that_is_asked_for() {
     drop(store);
     let mut many = Options { replicas: 2, patience: Duration::ZERO, ..options(&servers.address()) };
     // Half of it is for the replicas: long enough that the rest does for a busy machine.
-    many.terms.command_timeout = Duration::from_secs(6);
+    many.terms.command_timeout = Duration::from_secs(20);
     let fault = commit(&open(many), numbered(50)).unwrap_err();
     assert!(fault.to_string().contains("1 of 2 replicas"), "{fault}");
 }
@@ -372,7 +387,7 @@ fn several_writers_share_one_order() {
 #[test]
 #[ignore = "needs redis-server"]
 fn a_store_that_cannot_be_opened_says_why() {
-    let server = RedisServer::start();
+    let mut server = RedisServer::start();
     assert_eq!(server.ask(&["ACL", "SETUSER", "watcher", "on", ">hidden", "~*", "+@read", "+info"]), "OK");
     assert_eq!(server.ask(&["ACL", "SETUSER", "me", "on", ">hidden", "~{fanfare}:*", "+@all"]), "OK");
     let host = server.address().replace("redis://", "");
@@ -393,9 +408,8 @@ fn a_store_that_cannot_be_opened_says_why() {
     assert!(matches!(why(of("other")), OpenFault::Foreign { .. }));
     assert_eq!(server.ask(&["HSET", "{newer}:store", "version", "99"]), "1");
     assert!(matches!(why(of("newer")), OpenFault::Newer { found: 99, .. }));
-    let address = server.address();
-    drop(server);
-    let fault = why(options(&address));
+    server.kill();
+    let fault = why(options(&server.address()));
     assert!(
         matches!(&fault, OpenFault::Unreachable { .. }) && fault.to_string().contains("127.0.0.1"),
         "{fault}"
@@ -412,18 +426,18 @@ fn a_server_is_reached_by_tls() {
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&secret, made.signing_key.serialize_pem()).unwrap();
     // A second port with TLS, beside the one by which the server is watched.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    let port = Port::hold();
     let server = RedisServer::start_with(&["--save", ""]);
     let (certificate, secret) = (certificate.to_str().unwrap(), secret.to_str().unwrap());
     let set =
         ["CONFIG", "SET", "tls-auth-clients", "no", "tls-cert-file", certificate, "tls-key-file", secret];
     assert_eq!(
-        server.ask(&[&set[..], &["tls-ca-cert-file", certificate, "tls-port", &port.to_string()]].concat()),
+        server.ask(
+            &[&set[..], &["tls-ca-cert-file", certificate, "tls-port", &port.number().to_string()]].concat()
+        ),
         "OK"
     );
-    let address = format!("rediss://localhost:{port}");
+    let address = format!("rediss://localhost:{}", port.number());
     let with = |root: Option<Vec<u8>>| {
         let mut options = options(&address);
         options.terms.tls_root = root;

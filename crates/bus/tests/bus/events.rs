@@ -1,7 +1,7 @@
 //! Events: all, once, in order, whatever happens to connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bus::{Bus, Channel, News, Options};
@@ -77,20 +77,26 @@ async fn check_order(
     let (first, second) = (store(&address).await, store(&address).await);
     let (one, reading_one) = watch(&address, Arc::clone(&first)).await;
     let (other, reading_other) = watch(&address, Arc::clone(&first)).await;
-    let is_over = Arc::new(AtomicBool::new(false));
+    let (is_over, progress) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let disturbing = {
-        let (server, is_over) = (Arc::clone(&server), Arc::clone(&is_over));
+        let (server, is_over, progress) = (Arc::clone(&server), Arc::clone(&is_over), Arc::clone(&progress));
         tokio::task::spawn_blocking(move || {
             let mut count = 0;
             while !is_over.load(Ordering::Relaxed) || count < 3 {
+                let before = progress.load(Ordering::Relaxed);
                 disturb(&mut server.lock().unwrap());
                 count += 1;
                 std::thread::sleep(Duration::from_millis(100));
+                // Not again before something has got through: a slow machine needs its time.
+                until("something is kept", || {
+                    is_over.load(Ordering::Relaxed) || progress.load(Ordering::Relaxed) > before + 10
+                });
             }
         })
     };
     let mut writing = Vec::new();
     for (of, store) in [first.clone(), second].into_iter().enumerate() {
+        let progress = Arc::clone(&progress);
         writing.push(tokio::spawn(async move {
             let mut orders = Vec::new();
             for at in 0..events {
@@ -101,6 +107,7 @@ async fn check_order(
                     .map(|(_, room)| (*room, Delivery::Log))
                     .collect();
                 orders.push(keep(&store, placed(event("e", &at.to_string()), &rooms)).await);
+                progress.fetch_add(1, Ordering::Relaxed);
             }
             orders
         }));

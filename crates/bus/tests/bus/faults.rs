@@ -25,15 +25,14 @@ async fn a_connection_that_falls_silent_is_noticed_and_replaced() {
     let proxy = proxy_to(&server);
     let address = format!("redis://{}", proxy.address());
     let node = Node::open_with(&address, |options| {
-        options.terms.command_timeout = Duration::from_secs(2);
-        options.terms.connect_timeout = Duration::from_secs(2);
+        options.terms.command_timeout = Duration::from_secs(8);
+        options.terms.connect_timeout = Duration::from_secs(8);
     })
     .await;
     let other = Node::open(&server.address()).await;
     node.bus.listen(&[channel("a")]).await.unwrap();
     node.settle().await;
-    assert_eq!(why(&node), None);
-    assert!(node.bus.health().canary_age.is_some());
+    until("it hears itself", || why(&node).is_none() && node.bus.health().canary_age.is_some());
     // Whoever subscribes hears nothing; publishing works.
     proxy.set_silence(Silence::WhoeverSaid("SSUBSCRIBE"));
     until("nothing comes, and it is noticed", || why(&node).is_some());
@@ -56,7 +55,11 @@ async fn a_way_to_redis_that_falls_silent_is_noticed() {
     let server = RedisServer::start();
     let proxy = proxy_to(&server);
     let address = format!("redis://{}", proxy.address());
-    let node = Node::open(&address).await;
+    let node = Node::open_with(&address, |options| {
+        options.terms.command_timeout = Duration::from_secs(8);
+        options.terms.connect_timeout = Duration::from_secs(8);
+    })
+    .await;
     let other = Node::open(&server.address()).await;
     until("they know each other", || node.bus.nodes().len() == 2);
     node.settle().await;
@@ -95,17 +98,17 @@ async fn without_redis_it_is_said_at_once_and_over_when_it_is_back() {
     node.bus.listen(&[channel("a")]).await.unwrap();
     node.settle().await;
     server.kill();
-    until("it is noticed", || !node.bus.health().is_connected);
-    assert!(matches!(why(&node), Some(DeafCause::NotConnected(_))));
+    until("it is noticed", || matches!(why(&node), Some(DeafCause::NotConnected(_))));
+    assert!(!node.bus.health().is_connected);
     assert!(matches!(node.bus.listen(&[channel("b")]).await, Err(BusFault::Down(_))));
     assert!(matches!(node.bus.fence().await, Err(BusFault::Down(_))));
     assert!(node.bus.is_wanted_elsewhere(&channel("x")), "who wants what is not known");
     let refused = Bus::open(Options::new(Address::parse(&address).unwrap(), "late")).await;
     assert!(refused.is_err());
     server.restart();
-    until("it is back", || node.bus.health().is_connected && node.resumed() == 2);
+    until("it is back", || node.bus.health().is_connected && node.resumed() >= 2);
     node.settle().await;
-    assert_eq!(why(&node), None);
+    until("it hears itself", || why(&node).is_none());
     let other = Node::open(&address).await;
     for wanted in ["a", "b"] {
         assert!(other.bus.is_wanted_elsewhere(&channel(wanted)), "{wanted}");

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// How long a test waits for what must happen.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Something that was heard.
 #[derive(Clone, Debug)]
@@ -42,6 +42,10 @@ impl Node {
         let number = OPENED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("node-{number}-{}", std::process::id());
         let mut options = Options::new(Address::parse(address).unwrap(), name);
+        // None is gone, and nothing is given up, because the machine stands still.
+        options.lease = LIMIT;
+        options.terms.connect_timeout = Duration::from_secs(30);
+        options.terms.command_timeout = Duration::from_secs(30);
         change(&mut options);
         let (bus, mut feed, requests) = Bus::open(options).await.unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));

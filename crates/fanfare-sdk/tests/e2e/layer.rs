@@ -1,7 +1,5 @@
 //! Lines of logs, by hand and from `tracing`.
 
-use std::time::Duration;
-
 use fanfare_sdk::LogLayer;
 use fanfare_sdk::rest::LogLine;
 use serde_json::{Value, json};
@@ -12,8 +10,8 @@ use crate::server::{Server, Trouble};
 #[tokio::test]
 async fn lines_arrive_once_with_the_time_at_which_they_were_said() {
     let server = Server::start().await;
-    server.trouble(Trouble::DoAndHang(Duration::from_secs(5)));
-    let publisher = server.publisher();
+    server.trouble(Trouble::DoAndHang);
+    let publisher = server.hasty_publisher();
     let line = LogLine { text: "one".into(), level: Some("INFO".into()), ..LogLine::default() };
     publisher.logs().log(line.clone()).unwrap();
     publisher.logs().log(LogLine { timestamp: Some("2024-01-01T00:00:00Z".into()), ..line }).unwrap();

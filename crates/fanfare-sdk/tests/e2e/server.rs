@@ -14,6 +14,7 @@ use hub::schema::inspect;
 use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 /// What happens to one request.
@@ -21,10 +22,10 @@ use tokio::task::AbortHandle;
 pub(crate) enum Trouble {
     /// Nothing is done, and this is answered.
     Refuse(u16, Value),
-    /// It is done, and nobody is told in time.
-    DoAndHang(Duration),
-    /// It is done after a while.
-    Slow(Duration),
+    /// It is done, and nobody is ever told.
+    DoAndHang,
+    /// It is done when somebody lets it.
+    Held(Arc<Notify>),
 }
 
 /// A request that has come.
@@ -77,9 +78,27 @@ impl Server {
         self.world().troubles.push_back(trouble);
     }
 
-    /// A publisher that is patient for a second only.
+    /// The next request is done when this is told.
+    pub(crate) fn hold_next(&self) -> Arc<Notify> {
+        let gate = Arc::new(Notify::new());
+        self.trouble(Trouble::Held(gate.clone()));
+        gate
+    }
+
+    /// A publisher that waits for answers as long as it takes, and repeats at once what was refused.
     pub(crate) fn publisher(&self) -> Publisher {
-        Publisher::with_settings(&self.url, quick()).unwrap()
+        Publisher::with_settings(&self.url, patient()).unwrap()
+    }
+
+    /// A publisher that waits a quarter of a second for an answer, and then asks again.
+    pub(crate) fn hasty_publisher(&self) -> Publisher {
+        let settings = Settings { request_timeout: Duration::from_millis(250), ..patient() };
+        Publisher::with_settings(&self.url, settings).unwrap()
+    }
+
+    /// Waits until so many requests have come for a path.
+    pub(crate) async fn until_counted(&self, what: &str, count: usize) {
+        until(what, || self.count(what) >= count).await;
     }
 
     /// Names of the events that were published, in their order.
@@ -99,13 +118,25 @@ impl Drop for Server {
     }
 }
 
-pub(crate) fn quick() -> Settings {
+/// Longer than anything takes on a machine that is busy, or stands still for a while.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn patient() -> Settings {
     Settings {
-        request_timeout: Duration::from_millis(250),
+        request_timeout: PATIENCE,
         retry_first: Duration::from_millis(10),
         retry_max: Duration::from_millis(50),
-        give_up_after: Duration::from_millis(1_000),
+        give_up_after: PATIENCE,
         ..Settings::default()
+    }
+}
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "in time: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -134,15 +165,14 @@ async fn serve(State(world): State<Arc<Mutex<World>>>, request: Request) -> Resp
     };
     match trouble {
         Some(Trouble::Refuse(status, body)) => answer(status, body),
-        Some(Trouble::Slow(span)) => {
-            tokio::time::sleep(span).await;
+        Some(Trouble::Held(gate)) => {
+            gate.notified().await;
             let (status, body) = world.lock().unwrap().repeat_or_do(&seen);
             answer(status, body)
         }
-        Some(Trouble::DoAndHang(span)) => {
-            let (status, body) = world.lock().unwrap().repeat_or_do(&seen);
-            tokio::time::sleep(span).await;
-            answer(status, body)
+        Some(Trouble::DoAndHang) => {
+            world.lock().unwrap().repeat_or_do(&seen);
+            std::future::pending().await
         }
         None => {
             if let Some(wait) = waits(&seen.what)

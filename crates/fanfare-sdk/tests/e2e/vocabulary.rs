@@ -6,7 +6,7 @@ use fanfare_sdk::workspace::{
 };
 use serde_json::json;
 
-use crate::server::Server;
+use crate::server::{Server, until};
 
 #[tokio::test]
 async fn dashboards_get_what_they_show() {
@@ -59,12 +59,7 @@ async fn workspaces_are_told_in_the_rooms_that_their_payloads_say() {
     // The clone's lane: a broadcaster shares it with its publisher.
     let told = server.publisher();
     told.publish(fanfare_sdk::Event::of(&ProjectUpdated::new("q"))).await.unwrap();
-    for _ in 0..100 {
-        if server.world().events.len() == 8 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    until("all have come", || server.world().events.len() == 8).await;
     let mut told: Vec<_> =
         server.world().events.iter().map(|(name, rooms, _)| format!("{name} {}", rooms.join(" "))).collect();
     told.sort();

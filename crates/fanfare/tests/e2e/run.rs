@@ -105,7 +105,7 @@ fn a_progress_bar_becomes_progress_that_never_goes_back() {
     let server = Fanfare::start(&["--only", "api"]);
     let mut socket = watch(&server);
     // What follows too fast is told of by its newest: the rest waits until the first has been seen.
-    let script = "printf '\\r  0%|'; read line; \
+    let script = "printf '\\r  0%%|'; read line; \
         for n in 10 20 5 30 40 50 60 70 80 90; do printf '\\r%3d%%|###' $n; sleep 0.1; done; echo";
     let mut child =
         run(server.api(), script).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it runs");

@@ -1,10 +1,16 @@
-// A stock Socket.IO server for the tests. Environment: PORT (0: any), PARSER=msgpack, RECOVERY=1, TRANSPORTS (comma-separated).
+// A stock Socket.IO server for the tests. Environment: PORT (0: any), PARSER=msgpack, RECOVERY=1, TRANSPORTS (comma-separated),
+// PING_INTERVAL and PING_TIMEOUT (ms; as patient as stock servers are unless told).
 // Prints the port it listens on. Needs the packages socket.io and socket.io-msgpack-parser in NODE_PATH.
 const { createServer } = require("http");
 const { Server } = require("socket.io");
 
 const http = createServer();
-const options = { pingInterval: 300, pingTimeout: 200, maxHttpBufferSize: 2e6 };
+const options = {
+  pingInterval: Number(process.env.PING_INTERVAL || 25_000),
+  pingTimeout: Number(process.env.PING_TIMEOUT || 120_000),
+  connectTimeout: 120_000,
+  maxHttpBufferSize: 2e6,
+};
 if (process.env.PARSER === "msgpack") options.parser = require("socket.io-msgpack-parser");
 if (process.env.RECOVERY) options.connectionStateRecovery = { maxDisconnectionDuration: 60_000 };
 if (process.env.TRANSPORTS) options.transports = process.env.TRANSPORTS.split(",");
@@ -25,7 +31,7 @@ function serve(socket) {
     id: socket.id,
   }));
   socket.on("ask me", (question) => {
-    socket.timeout(2000).emit("question", question, (error, ...answers) => socket.emit("answered", error ? "late" : answers));
+    socket.timeout(120_000).emit("question", question, (error, ...answers) => socket.emit("answered", error ? "late" : answers));
   });
   socket.on("burst", (n) => { for (let i = 0; i < n; i++) socket.emit("tick", i); });
   socket.on("never", () => {});

@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -155,10 +155,12 @@ impl Server {
         (Self::listen(vec![reply], Some(config)).await, TemporaryFile(path))
     }
 
-    /// An address that nobody listens at.
-    pub(crate) async fn closed_url() -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
+    /// An address that nobody listens at, as long as the socket is held.
+    pub(crate) fn closed_url() -> (String, TcpSocket) {
+        // Bound, and never made to listen.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        (format!("http://{}", socket.local_addr().unwrap()), socket)
     }
 
     async fn listen(replies: Vec<Reply>, tls: Option<rustls::ServerConfig>) -> Self {
@@ -196,7 +198,7 @@ impl Server {
 
     /// What it sees next.
     pub(crate) async fn seen(&mut self) -> Seen {
-        timeout(Duration::from_secs(20), self.seen.recv())
+        timeout(Duration::from_secs(120), self.seen.recv())
             .await
             .expect("something in time")
             .expect("a server")
