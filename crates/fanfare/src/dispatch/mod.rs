@@ -19,16 +19,18 @@ mod plan;
 mod recent;
 mod records;
 mod turn;
+mod waiters;
 
 pub(crate) use cluster::{Cluster, Figures};
 pub(crate) use fanout::ROOM_NAMESPACES;
 pub(crate) use feed::NodeNews;
 pub(crate) use records::{due_rule, record_rule};
 pub(crate) use turn::position_json;
+pub(crate) use waiters::Changed;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bus::{Bus, Feed};
@@ -48,6 +50,7 @@ use tokio::time::Instant;
 use self::feed::Hearing;
 use self::lane::{Lane, Reach};
 use self::outlet::Outlet;
+use self::waiters::Waiters;
 use crate::auth::Identity;
 use crate::codes::{Code, Fault};
 use crate::filters::{Channel, Filters};
@@ -229,7 +232,7 @@ pub(super) struct Shared {
     /// The other nodes, if this server is one of several.
     pub(super) cluster: Option<Arc<Cluster>>,
     /// Who waits for a record to change.
-    waiting: Mutex<HashMap<RecordKey, Vec<oneshot::Sender<()>>>>,
+    waiters: Arc<Waiters>,
     /// Servers of other making, once it is known whether there may be any.
     foreign: OnceLock<Foreign>,
 }
@@ -264,17 +267,6 @@ impl Shared {
     pub(super) fn foreign(&self) -> &Foreign {
         static NOBODY: Foreign = Foreign::nobody();
         self.foreign.get().unwrap_or(&NOBODY)
-    }
-
-    /// A record has changed: whoever waits for that may look.
-    pub(super) fn tell_changed(&self, key: &RecordKey) {
-        if let Ok(mut waiting) = self.waiting.lock()
-            && let Some(all) = waiting.remove(key)
-        {
-            for one in all {
-                let _ = one.send(());
-            }
-        }
     }
 }
 
@@ -338,7 +330,7 @@ impl Dispatcher {
             is_failing: AtomicBool::new(false),
             due_rules,
             cluster,
-            waiting: Mutex::default(),
+            waiters: Arc::default(),
             foreign: OnceLock::new(),
         });
         let outlet = Outlet::new(shared.clone());
@@ -483,26 +475,19 @@ impl Dispatcher {
         }
     }
 
-    /// Resolves when a record changes after this call.
-    pub(crate) fn changed(&self, key: &RecordKey) -> oneshot::Receiver<()> {
-        let (sender, changed) = oneshot::channel();
-        if let Ok(mut waiting) = self.shared.waiting.lock() {
-            let all = waiting.entry(key.clone()).or_default();
-            // Those who gave up are let go when the next one comes.
-            all.retain(|one| !one.is_closed());
-            all.push(sender);
-        }
-        changed
+    /// Waits from now on for a record to change, whether or not there is one; see [`Dispatcher::wait_changed`].
+    pub(crate) fn changed(&self, key: &RecordKey) -> Changed {
+        self.shared.waiters.wait(key)
     }
 
     /// Waits for what [`Dispatcher::changed`] gave, at most until `until`; less if the change may be another node's, of which
     /// nobody is told: so it is to be looked again.
-    pub(crate) async fn wait_changed(&self, changed: oneshot::Receiver<()>, until: Instant) {
+    pub(crate) async fn wait_changed(&self, changed: Changed, until: Instant) {
         let until = match &self.shared.cluster {
             Some(_) => until.min(Instant::now() + LOOK_AGAIN),
             None => until,
         };
-        let _ = tokio::time::timeout_at(until, changed).await;
+        changed.wait(until).await;
     }
 
     /// Whether what one process is enough for is this one's to do: of several nodes it is that of the lowest number.

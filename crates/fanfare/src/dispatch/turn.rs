@@ -317,7 +317,7 @@ impl Dispatch {
                         Outcome::Done(placed) => {
                             let committed = self.send_out(events, placed, said).await;
                             if let Some(key) = &changing.key {
-                                self.shared.tell_changed(key);
+                                self.shared.waiters.tell(key);
                             }
                             answer(changing.reply, Ok(committed));
                         }

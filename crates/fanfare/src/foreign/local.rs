@@ -27,6 +27,9 @@ use crate::realtime::Hub;
 /// Headers that are nobody else's business: who reads them is who they speak for.
 const PRIVATE_HEADERS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
 
+/// Characters of an event's name that the log shows.
+const NAME_CHARS_SHOWN: usize = 100;
+
 /// Our sockets.
 pub(super) struct Sockets {
     server: Server,
@@ -89,6 +92,7 @@ impl Sockets {
 
     fn complain(&self, event: &str, why: &str) {
         if self.refused.note() {
+            let event = shown(event);
             tracing::warn!(event, why, "an event of another server is not for our sockets");
         }
     }
@@ -237,9 +241,14 @@ impl Local for Sockets {
     fn server_side<'a>(&'a self, namespace: &'a str, args: &'a [Data]) -> Doing<'a, Data> {
         let event = args.first().and_then(Data::as_text).unwrap_or_default();
         // Nobody listens here; it is counted.
-        tracing::debug!(namespace, event, "another server tells servers something");
+        tracing::debug!(namespace, event = shown(event), "another server tells servers something");
         Box::pin(std::future::ready(Data::Null))
     }
+}
+
+/// What the log shows of a name, which may be of any length.
+fn shown(name: &str) -> &str {
+    name.char_indices().nth(NAME_CHARS_SHOWN).map_or(name, |(end, _)| &name[..end])
 }
 
 /// What a filter looks at: the first argument is the data.

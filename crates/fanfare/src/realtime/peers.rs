@@ -13,6 +13,7 @@ use engine::RecoveryId;
 use hub::room::RoomName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::Hub;
 use crate::auth::principal_of;
@@ -22,6 +23,10 @@ use crate::filters::room_of;
 
 /// How long other nodes may take to answer. A node that has died is waited for until its lease has ended.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Questions of other nodes that are worked on at a time. While there are so many the next ones wait in the bus, which drops
+/// those beyond its own bound: whoever asks finds out when its patience ends.
+const ANSWERING_MAX: usize = 64;
 
 /// What one node asks others.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,10 +76,16 @@ impl Hub {
 
     /// Answers other nodes. Ends with the bus.
     pub(crate) async fn answer_nodes(self: Arc<Self>, mut requests: Requests) {
-        while let Some(request) = requests.next().await {
+        let places = Arc::new(Semaphore::new(ANSWERING_MAX));
+        // Nobody closes it.
+        while let Ok(place) = places.clone().acquire_owned().await {
+            let Some(request) = requests.next().await else { return };
             let hub = self.clone();
-            // One that takes long holds nobody up; how many there are is bounded by what nodes ask.
-            tokio::spawn(async move { hub.answer_node(request).await });
+            // One that takes long does not hold the next one up.
+            tokio::spawn(async move {
+                hub.answer_node(request).await;
+                drop(place);
+            });
         }
     }
 

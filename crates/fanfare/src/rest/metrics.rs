@@ -278,12 +278,8 @@ mod tests {
             body.lines().filter(|line| !line.starts_with('#')).map(family).collect();
         let docs = include_str!("../../../../docs/OPERATING.md");
         let section = docs.split("\n## Figures\n").nth(1).and_then(|rest| rest.split("\n## ").next());
-        let listed: BTreeSet<String> = section
-            .expect("a section")
-            .split('`')
-            .filter(|word| word.starts_with("fanfare_"))
-            .map(str::to_owned)
-            .collect();
+        let lines = section.expect("a section").lines().filter(|line| line.starts_with("fanfare_"));
+        let listed: BTreeSet<String> = lines.map(str::to_owned).collect();
         let (missing, stale): (Vec<_>, Vec<_>) =
             (written.difference(&listed).collect(), listed.difference(&written).collect());
         assert!(missing.is_empty() && stale.is_empty(), "not in the docs: {missing:?}, not here: {stale:?}");
