@@ -91,7 +91,8 @@ fn every_publication_reaches_every_subscriber_of_its_room() {
         // 50 publications go to each of 2 rooms with 5 members.
         let report = floor.load_cleanly("fanout --conns 10 --rooms 2 --msgs 100 --stall 120");
         assert_eq!(report["units"], 500);
-        let report = floor.load_cleanly("fanout --conns 3 --msgs 40 --size 70000 --window 8 --mask --stall 120");
+        let report =
+            floor.load_cleanly("fanout --conns 3 --msgs 40 --size 70000 --window 8 --mask --stall 120");
         assert_eq!(report["units"], 120);
         let report = floor.load_cleanly("fanout --conns 5 --msgs 20 --rate 1000 --stall 120");
         assert_eq!(report["units"], 100);

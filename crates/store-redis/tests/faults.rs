@@ -433,7 +433,9 @@ fn a_server_is_reached_by_tls() {
     let set =
         ["CONFIG", "SET", "tls-auth-clients", "no", "tls-cert-file", certificate, "tls-key-file", secret];
     assert_eq!(
-        server.ask(&[&set[..], &["tls-ca-cert-file", certificate, "tls-port", &port.number().to_string()]].concat()),
+        server.ask(
+            &[&set[..], &["tls-ca-cert-file", certificate, "tls-port", &port.number().to_string()]].concat()
+        ),
         "OK"
     );
     let address = format!("rediss://localhost:{}", port.number());

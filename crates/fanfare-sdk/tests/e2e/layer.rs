@@ -1,6 +1,5 @@
 //! Lines of logs, by hand and from `tracing`.
 
-
 use fanfare_sdk::LogLayer;
 use fanfare_sdk::rest::LogLine;
 use serde_json::{Value, json};

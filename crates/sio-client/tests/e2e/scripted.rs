@@ -16,7 +16,8 @@ use ws_proto::{Decoder, Message, OpCode, Role, Rules, Step, accept_key, encode_f
 const PATIENCE: Duration = Duration::from_secs(120);
 const OPEN: &str =
     r#"0{"sid":"e","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}"#;
-const SHORT: &str = r#"0{"sid":"e","upgrades":[],"pingInterval":2000,"pingTimeout":2000,"maxPayload":1000000}"#;
+const SHORT: &str =
+    r#"0{"sid":"e","upgrades":[],"pingInterval":2000,"pingTimeout":2000,"maxPayload":1000000}"#;
 
 #[tokio::test]
 async fn what_was_emitted_is_sent_before_closing() {

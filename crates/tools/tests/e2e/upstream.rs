@@ -376,10 +376,7 @@ async fn silence_is_noticed_wherever_it_falls() {
     }
     // A model is asked again.
     let mut server = Server::start([Reply::hung(), sse(&format!("{}{STOP}", chunk("ok")))]).await;
-    assert_eq!(
-        ask(&openai(&server, "first_byte_timeout = \"2s\"")).await[1..3],
-        ["delta ok", "message ok"]
-    );
+    assert_eq!(ask(&openai(&server, "first_byte_timeout = \"2s\"")).await[1..3], ["delta ok", "message ok"]);
     server.expect_gone_among(2).await;
 }
 
@@ -390,10 +387,7 @@ async fn signs_of_life_keep_a_request_up_to_its_total_time() {
         reply = reply.send(": still here\n\n").pause(10);
     }
     let mut server = Server::start([reply]).await;
-    let tools = openai(
-        &server,
-        "idle_timeout = \"3s\"\nfirst_byte_timeout = \"3s\"\ntotal_timeout = \"5s\"",
-    );
+    let tools = openai(&server, "idle_timeout = \"3s\"\nfirst_byte_timeout = \"3s\"\ntotal_timeout = \"5s\"");
     let steps = ask(&tools).await;
     assert_eq!(steps, ["started", "failed tool_timeout: the tool has not finished within 5s"]);
     server.expect_asked(1).await;
