@@ -7,7 +7,7 @@ use hub::principal::Principal;
 use super::expiry::Watch;
 use crate::codes::Fault;
 use crate::limits::Seat;
-use crate::realtime::{Standings, Turns};
+use crate::realtime::{Standings, Stays, Turns};
 
 /// Who a socket is. Attached to it as its state; survives recovery, and may be replaced in place.
 pub(crate) struct Identity {
@@ -17,6 +17,8 @@ pub(crate) struct Identity {
     pub(crate) turns: Turns,
     /// As what it is in rooms.
     pub(crate) standings: Standings,
+    /// Its comings and goings.
+    pub(crate) stays: Stays,
     /// Its place among its user's sockets.
     seat: OnceLock<Seat>,
 }
@@ -29,6 +31,7 @@ impl Identity {
             watch: Watch::default(),
             turns: Turns::default(),
             standings: Standings::default(),
+            stays: Stays::default(),
             seat: OnceLock::new(),
         }
     }

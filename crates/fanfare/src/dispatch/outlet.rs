@@ -84,7 +84,11 @@ impl Outlet {
         &self,
         mut returning: Returning,
     ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let sent = self.shared.sent_order.load(Ordering::Acquire);
+        // What was read may be newer than all that has been heard, where nobody was in these rooms before. A fence has passed
+        // since, so nothing up to there is still to come. The shard's offsets must tell as much: who showed an older number at
+        // the next server would be given the same again.
+        let heard = self.shared.sent_order.fetch_max(returning.read_order, Ordering::AcqRel);
+        let sent = heard.max(returning.read_order);
         if returning.read_order < self.recent.since() {
             // The read is older than what is held here: rare, so the store is simply asked again.
             let names = returning.rooms.iter().map(|(room, _)| room.clone()).collect();

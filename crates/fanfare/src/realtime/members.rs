@@ -18,6 +18,7 @@ use hub::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::stay::Stay;
 use super::{Hub, Standing};
 use crate::auth::{Identity, principal_of};
 use crate::codes::Fault;
@@ -107,8 +108,8 @@ pub(crate) fn key(secret: &RecoveryId) -> RecordKey {
 }
 
 impl Hub {
-    /// Keeps a socket that has connected, in its rooms. What does not come back is not kept.
-    pub(super) async fn remember(&self, socket: &Socket, rooms: &[RoomName]) {
+    /// Keeps a socket that has connected, in its rooms, unless its stay is over by then. What does not come back is not kept.
+    pub(super) async fn remember(&self, socket: &Socket, stay: Stay, rooms: &[RoomName]) {
         let Some(secret) = socket.recovery_id() else { return };
         let key = key(&secret);
         let principal = principal_of(socket);
@@ -127,13 +128,8 @@ impl Hub {
             node: self.node(),
             gone_at: None,
         };
-        let (began_at, node) = (self.began_at, self.node());
         let rule = record_rule::<Member, _, _>(
-            move |present, _| match present {
-                // It has come back: what is kept of its rooms holds.
-                Some(kept) => Ok(Step::quiet(Member { gone_at: None, began_at, node, ..kept.clone() })),
-                None => Ok(Step::quiet(member.clone())),
-            },
+            move |present, _| Ok(Step { next: arrive(present, &member, stay.is_over()), events: Vec::new() }),
             |_| Value::Null,
         );
         self.keep(key, rule).await;
@@ -304,6 +300,20 @@ impl Hub {
     }
 }
 
+/// What is kept of a socket once it has arrived, `arrived` if nothing was. `is_over`: it has gone again meanwhile, so whoever noted
+/// that, or has it now, has the last word.
+fn arrive(present: Option<&Member>, arrived: &Member, is_over: bool) -> Option<Member> {
+    match (present, is_over) {
+        (kept, true) => kept.cloned(),
+        (None, false) => Some(arrived.clone()),
+        // It has come back: what is kept of its rooms holds.
+        (Some(kept), false) => {
+            let Member { began_at, node, .. } = *arrived;
+            Some(Member { gone_at: None, began_at, node, ..kept.clone() })
+        }
+    }
+}
+
 /// Changes what is kept; nothing happens to what is not.
 fn change(present: Option<&Member>, change: impl FnOnce(&mut Member)) -> Step<Member> {
     let next = present.cloned().map(|mut member| {
@@ -311,4 +321,43 @@ fn change(present: Option<&Member>, change: impl FnOnce(&mut Member)) -> Step<Me
         member
     });
     Step { next, events: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: u16, gone_at: Option<u64>) -> Member {
+        Member {
+            digest: "digest".into(),
+            sid: "sid".into(),
+            namespace: "/ws".into(),
+            user: None,
+            session: None,
+            is_agent: false,
+            rooms: BTreeMap::from([("global".into(), u64::from(node))]),
+            standings: BTreeMap::new(),
+            created_at: Timestamp(1),
+            began_at: Timestamp(u64::from(node)),
+            node,
+            gone_at: gone_at.map(Timestamp),
+        }
+    }
+
+    #[test]
+    fn who_comes_back_has_its_rooms_and_is_no_longer_due() {
+        let kept = arrive(Some(&member(1, Some(9))), &member(2, None), false).unwrap();
+        assert_eq!((kept.node, kept.began_at, kept.gone_at), (2, Timestamp(2), None));
+        assert_eq!(kept.rooms, member(1, None).rooms);
+        assert_eq!(arrive(None, &member(2, None), false), Some(member(2, None)));
+    }
+
+    #[test]
+    fn who_has_gone_before_it_was_noted_that_it_came_stays_gone() {
+        let lost = member(1, Some(9));
+        assert_eq!(arrive(Some(&lost), &member(1, None), true), Some(lost));
+        let elsewhere = member(2, None);
+        assert_eq!(arrive(Some(&elsewhere), &member(1, None), true), Some(elsewhere));
+        assert_eq!(arrive(None, &member(1, None), true), None);
+    }
 }

@@ -14,6 +14,7 @@ mod presence;
 mod rooms;
 mod seats;
 mod standing;
+mod stay;
 mod turns;
 
 use std::net::IpAddr;
@@ -30,6 +31,7 @@ use tokio::runtime::Handle;
 use tools::Tools;
 
 use self::caller::{Caller, bad_payload, tell};
+use self::stay::Stay;
 use crate::auth::{self, Authenticator, Identity, principal_of};
 use crate::codes::{Code, Fault};
 use crate::dispatch::Dispatcher;
@@ -44,6 +46,7 @@ pub(crate) use members::{Member, due};
 pub(crate) use presence::PresenceConfig;
 pub(crate) use rooms::HISTORY_EVENTS_MAX;
 pub(crate) use standing::{Standing, Standings};
+pub(crate) use stay::Stays;
 pub(crate) use turns::Turns;
 
 /// The argument of `refresh_token`.
@@ -201,11 +204,12 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
     let greeter = hub.clone();
     namespace.on_connect(move |socket| {
         let (hub, welcomed) = (greeter.clone(), socket.clone());
+        let stay = socket.state::<Identity>().map(|identity| identity.stays.begin());
         hub.note_here(&socket);
         hub.tell_connected(&socket);
         // Before the commands that it has sent meanwhile: those find it welcomed.
         greeter.first(&socket, async move {
-            hub.welcome(welcomed.clone(), has_dashboard).await;
+            hub.welcome(welcomed.clone(), stay, has_dashboard).await;
             hub.hand_over(&welcomed).await;
         });
         std::future::ready(())
@@ -213,6 +217,9 @@ fn room_namespace(namespace: &mut Namespace, hub: &Arc<Hub>, has_dashboard: bool
     let keeper = hub.clone();
     namespace.on_disconnect(move |socket, reason, _| {
         let hub = keeper.clone();
+        if let Some(identity) = socket.state::<Identity>() {
+            identity.stays.end();
+        }
         hub.note_gone(&socket, reason);
         hub.note_away(&socket);
         hub.tell_disconnected(&socket, reason);
@@ -270,8 +277,8 @@ fn with_basics(namespace: &mut Namespace, hub: &Arc<Hub>) {
 }
 
 impl Hub {
-    async fn welcome(&self, socket: Socket, has_dashboard: bool) {
-        let Some(principal) = self.admit(&socket) else { return };
+    async fn welcome(&self, socket: Socket, stay: Option<Stay>, has_dashboard: bool) {
+        let (Some(principal), Some(stay)) = (self.admit(&socket), stay) else { return };
         // A recovered socket brings its rooms along, also the lack of one that it left.
         if !socket.recovered() {
             let mut rooms = vec!["global".to_owned()];
@@ -284,7 +291,7 @@ impl Hub {
                 rooms.iter().filter_map(|room| RoomName::parse(&**room).ok()).collect();
             names.extend(dashboard.clone());
             self.hear(&names).await;
-            self.remember(&socket, &names).await;
+            self.remember(&socket, stay, &names).await;
             socket.join_waiting(rooms).await;
             self.note_rooms(&socket, &names);
             self.greet(&socket, dashboard.as_ref()).await;
@@ -293,7 +300,7 @@ impl Hub {
             }
             return;
         } else {
-            self.remember(&socket, &[]).await;
+            self.remember(&socket, stay, &[]).await;
             let left = self.auth.enforce_rooms(&socket).await;
             self.note_left_all(&socket, &left).await;
             let rooms = socket.rooms().await;
