@@ -10,8 +10,16 @@ use testkit::redis::{RedisServer, until};
 
 use crate::node::{Node, channel};
 
-fn proxy_to(server: &RedisServer) -> Proxy {
-    Proxy::start([([127, 0, 0, 1], server.port()).into()]).unwrap()
+/// A node that reaches the server through a proxy, and gives a silent connection up soon.
+async fn behind_proxy(server: &RedisServer) -> (Proxy, Node) {
+    let proxy = Proxy::start([([127, 0, 0, 1], server.port()).into()]).unwrap();
+    let address = format!("redis://{}", proxy.address());
+    let node = Node::open_with(&address, |options| {
+        options.terms.command_timeout = Duration::from_secs(8);
+        options.terms.connect_timeout = Duration::from_secs(8);
+    })
+    .await;
+    (proxy, node)
 }
 
 fn why(node: &Node) -> Option<DeafCause> {
@@ -22,13 +30,7 @@ fn why(node: &Node) -> Option<DeafCause> {
 #[ignore = "needs redis-server"]
 async fn a_connection_that_falls_silent_is_noticed_and_replaced() {
     let server = RedisServer::start();
-    let proxy = proxy_to(&server);
-    let address = format!("redis://{}", proxy.address());
-    let node = Node::open_with(&address, |options| {
-        options.terms.command_timeout = Duration::from_secs(8);
-        options.terms.connect_timeout = Duration::from_secs(8);
-    })
-    .await;
+    let (proxy, node) = behind_proxy(&server).await;
     let other = Node::open(&server.address()).await;
     node.bus.listen(&[channel("a")]).await.unwrap();
     node.settle().await;
@@ -53,13 +55,7 @@ async fn a_connection_that_falls_silent_is_noticed_and_replaced() {
 #[ignore = "needs redis-server"]
 async fn a_way_to_redis_that_falls_silent_is_noticed() {
     let server = RedisServer::start();
-    let proxy = proxy_to(&server);
-    let address = format!("redis://{}", proxy.address());
-    let node = Node::open_with(&address, |options| {
-        options.terms.command_timeout = Duration::from_secs(8);
-        options.terms.connect_timeout = Duration::from_secs(8);
-    })
-    .await;
+    let (proxy, node) = behind_proxy(&server).await;
     let other = Node::open(&server.address()).await;
     until("they know each other", || node.bus.nodes().len() == 2);
     node.settle().await;

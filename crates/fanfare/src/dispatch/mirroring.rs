@@ -8,15 +8,20 @@ use crate::foreign::{Foreign, To};
 
 /// Sends an event to the sockets of others.
 pub(super) fn mirror(foreign: &Foreign, delivery: &Delivery) {
-    for namespace in delivery.namespaces().iter().filter(|namespace| foreign.is_wanted(namespace)) {
-        let plan = delivery.plan();
-        for step in plan.steps {
-            let (told, to) = (&plan.rooms[..step.to.start], &plan.rooms[step.to.clone()]);
-            let rooms: Vec<&str> = to.iter().map(|room| room.as_str()).collect();
-            let told = told.iter().map(|room| room.as_str());
-            let except: Vec<&str> = delivery.except.iter().map(RoomName::as_str).chain(told).collect();
+    let namespaces = || delivery.namespaces().iter().filter(|namespace| foreign.is_wanted(namespace));
+    if namespaces().next().is_none() {
+        return;
+    }
+    let plan = delivery.plan();
+    for step in plan.steps {
+        let (told, to) = (&plan.rooms[..step.to.start], &plan.rooms[step.to]);
+        let rooms: Vec<&str> = to.iter().map(|room| room.as_str()).collect();
+        let told = told.iter().map(|room| room.as_str());
+        let except: Vec<&str> = delivery.except.iter().map(RoomName::as_str).chain(told).collect();
+        let argument = delivery.argument(step.shown);
+        for namespace in namespaces() {
             let to = To { namespace, rooms: &rooms, except: &except, is_volatile: delivery.is_volatile };
-            foreign.mirror(to, &delivery.event.name, &delivery.argument(step.shown));
+            foreign.mirror(to, &delivery.event.name, &argument);
         }
     }
 }

@@ -38,11 +38,7 @@ pub(super) fn by_label<'a>(
     label: &str,
     values: impl Iterator<Item = (&'a str, u64)>,
 ) -> Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (value, count) in values {
-        ConstCounter::<u64>::new(count).encode(family.encode_family(&[(label, value)])?)?;
-    }
-    Ok(())
+    labelled(encoder, name, help, label, values, ConstCounter::<u64>::new)
 }
 
 /// Numbers that go up and down, one for each value of a label.
@@ -53,9 +49,21 @@ pub(super) fn gauge_by_label<'a>(
     label: &str,
     values: impl Iterator<Item = (&'a str, u64)>,
 ) -> Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    labelled(encoder, name, help, label, values, ConstGauge::<u64>::new)
+}
+
+/// Numbers of the kind that `metric` makes, one for each value of a label.
+fn labelled<'a, M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: impl Iterator<Item = (&'a str, u64)>,
+    metric: impl Fn(u64) -> M,
+) -> Result {
+    let mut family = encoder.encode_descriptor(name, help, None, metric(0).metric_type())?;
     for (value, count) in values {
-        ConstGauge::<u64>::new(count).encode(family.encode_family(&[(label, value)])?)?;
+        metric(count).encode(family.encode_family(&[(label, value)])?)?;
     }
     Ok(())
 }
